@@ -1,0 +1,116 @@
+//! The name and version that every JSON payload carries.
+
+use crate::{NameError, stamp::StampError};
+use serde_json::{Map, Value};
+
+/// The kinds of JSON payload and the version of each that this crate writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// [`crate::Reading`]
+    Reading,
+    /// [`crate::Alert`]
+    Alert,
+    /// [`crate::Event`]
+    Event,
+    /// [`crate::Status`]
+    Status,
+    /// [`crate::Health`]
+    Health,
+    /// [`crate::Ack`]
+    Ack,
+    /// [`crate::ImageMeta`]
+    Image,
+}
+
+impl Schema {
+    /// As written in the field `schema`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reading => "edgeveil.reading/1",
+            Self::Alert => "edgeveil.alert/1",
+            Self::Event => "edgeveil.event/1",
+            Self::Status => "edgeveil.status/1",
+            Self::Health => "edgeveil.health/1",
+            Self::Ack => "edgeveil.ack/1",
+            Self::Image => "edgeveil.image/1",
+        }
+    }
+}
+
+/// Why a payload was refused. The texts go into dead-letter tables, so they never repeat the payload at length.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// Longer than the bound.
+    #[error("payload of {bytes} bytes is over the bound of {bound}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The most that is read.
+        bound: usize,
+    },
+    /// Not JSON, or a field is missing or of the wrong type.
+    #[error("not the JSON of a {schema}: {source}", schema = schema.as_str())]
+    Json {
+        /// What was expected.
+        schema: Schema,
+        /// What serde said.
+        source: serde_json::Error,
+    },
+    /// Another kind of payload, or a version that this reader does not know.
+    #[error("schema is {found}, this reader knows {}", wanted.as_str())]
+    Schema {
+        /// What was expected.
+        wanted: Schema,
+        /// What the payload says.
+        found: String,
+    },
+    /// `id`, `boot`, `seq` and the lane contradict each other.
+    #[error(transparent)]
+    Stamp(#[from] StampError),
+    /// More values than [`crate::MAX_VALUES`].
+    #[error("{0} values in one reading, the bound is {max}", max = crate::MAX_VALUES)]
+    TooManyValues(usize),
+    /// A value's name that could not have come from an agent.
+    #[error("value name: {0}")]
+    ValueName(#[from] NameError),
+    /// More ids than [`crate::MAX_ACK_IDS`].
+    #[error("{0} ids in one acknowledgement, the bound is {max}", max = crate::MAX_ACK_IDS)]
+    TooManyIds(usize),
+}
+
+/// Parses an object and checks its `schema`.
+pub(crate) fn object(schema: Schema, payload: &[u8]) -> Result<Map<String, Value>, PayloadError> {
+    if payload.len() > crate::MAX_JSON_BYTES {
+        return Err(PayloadError::TooLong { bytes: payload.len(), bound: crate::MAX_JSON_BYTES });
+    }
+    let map: Map<String, Value> =
+        serde_json::from_slice(payload).map_err(|source| PayloadError::Json { schema, source })?;
+    match map.get("schema") {
+        Some(Value::String(found)) if found == schema.as_str() => Ok(map),
+        found => {
+            let found = found.map_or_else(|| "missing".to_owned(), ToString::to_string);
+            Err(PayloadError::Schema { wanted: schema, found: found.chars().take(64).collect() })
+        }
+    }
+}
+
+/// Parses a payload whose fields are all known to serde.
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(
+    schema: Schema,
+    payload: &[u8],
+) -> Result<T, PayloadError> {
+    let map = object(schema, payload)?;
+    serde_json::from_value(Value::Object(map)).map_err(|source| PayloadError::Json { schema, source })
+}
+
+/// Writes a payload with its `schema` in front.
+pub(crate) fn write<T: serde::Serialize>(schema: Schema, payload: &T) -> Vec<u8> {
+    #[derive(serde::Serialize)]
+    struct Named<'a, T> {
+        schema: &'static str,
+        #[serde(flatten)]
+        payload: &'a T,
+    }
+    serde_json::to_vec(&Named { schema: schema.as_str(), payload })
+        .expect("payload types have text keys and no failing serializers")
+}
