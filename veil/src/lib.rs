@@ -1,1 +1,73 @@
-//! (being written)
+//! The room where a frame becomes veiled: raw pixels go in, only covered pixels come out.
+//!
+//! Edgeveil's first promise is that no unveiled face leaves the device. This crate keeps it by types, not by care.
+//! A [`Frame`] holds raw pixels and gives them to nobody outside of this crate; a [`VeiledImage`] can only be made
+//! here, from a frame that a detector has looked at (or that was covered as a whole), and only a `VeiledImage` can
+//! become a [`VeiledJpeg`]. Code that stores or sends images asks for a `VeiledJpeg` and so cannot be handed a raw
+//! one.
+//!
+//! ```no_run
+//! use edgeveil_veil::{Frame, Limits, Settings, Veil};
+//!
+//! let mut veil = Veil::open(&Settings::default())?;
+//! let frame = Frame::decode(&std::fs::read("door.jpg")?, &Limits::default())?;
+//! let veiled = veil.veil_still(frame)?;
+//! std::fs::write("door-veiled.jpg", veiled.to_jpeg(85, None)?.as_bytes())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Raw pixels have no way out:
+//!
+//! ```compile_fail,E0616
+//! let frame = edgeveil_veil::Frame::from_rgb8(1, 1, vec![1, 2, 3]).unwrap();
+//! let raw = frame.pixels; // private
+//! ```
+//! ```compile_fail,E0624
+//! let frame = edgeveil_veil::Frame::from_rgb8(1, 1, vec![1, 2, 3]).unwrap();
+//! let raw = frame.pixels(); // known to this crate only
+//! ```
+//! ```compile_fail,E0451
+//! // Nobody else can declare an image veiled.
+//! let image = edgeveil_veil::VeiledImage { width: 1, height: 1, pixels: vec![1, 2, 3], faces: vec![] };
+//! ```
+//!
+//! # What fails closed
+//!
+//! A missing, damaged or unknown model is an error at [`Veil::open`]. A panic in inference, an output that is not a
+//! number, a corrupt or oversized picture are errors, and the frame is gone with them: there is no way to get it
+//! back. Whoever needs *an* image then uses [`cover_all`] or [`VeiledImage::blank`].
+//!
+//! # What survives of a face
+//!
+//! Under [`Cover::DeepBlur`] and [`Cover::Mosaic`] at most 27 numbers (3x3 colour averages of a region that is larger
+//! than the face), each moved by a small random amount; 12 for small faces and 3 for tiny ones. Under
+//! [`Cover::Solid`] none. In each case the place and size of the region can be seen. Averages of the same face over
+//! many frames can be averaged again, which removes the random part: it is there against exact subtraction, not
+//! against a patient observer. For the strictest needs use `Solid`.
+//!
+//! # What it does not do
+//!
+//! It hides faces that the detector finds, and the regions around them. Gait, clothing, number plates, reflections
+//! and faces that the detector misses in every frame of the hold are not hidden.
+
+mod cover;
+mod decode;
+mod detect;
+mod error;
+mod frame;
+mod geometry;
+mod hold;
+mod image;
+mod jpeg;
+mod model;
+mod settings;
+mod tiff;
+mod veil;
+
+pub use error::{FrameError, VeilError};
+pub use frame::{Frame, Limits};
+pub use image::{Face, VeiledImage, cover_all};
+pub use jpeg::VeiledJpeg;
+pub use model::{ModelKind, models_dir};
+pub use settings::{Cover, Settings};
+pub use veil::Veil;

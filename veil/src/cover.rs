@@ -1,0 +1,392 @@
+//! The covering: irreversible because of how little survives, not because it looks soft.
+//!
+//! A face's region is the ellipse around its grown box. Everything that a cover shows is made from the region's cell
+//! averages, which are taken from the original once, before anything is painted. Then come the soft rims, which lie
+//! outside of the regions, and then the regions, each pixel of which is overwritten: whatever overlaps, inside of a
+//! region no original pixel and no blend with one remains.
+
+use std::f32::consts::FRAC_1_SQRT_2;
+use std::hash::{BuildHasher, RandomState};
+
+use crate::Cover;
+use crate::geometry::Rect;
+
+/// The fixed colour of [`Cover::Solid`] and of fully covered images.
+pub(crate) const FILL: [u8; 3] = [40, 42, 46];
+
+/// The soft rim's outer edge over the region's.
+const RIM: f32 = 1.14;
+
+/// Most that a cell average is moved by, in levels of 255.
+const NOISE: f32 = 5.0;
+
+/// Random numbers from SipHash under a key that the standard library draws anew for each process.
+pub(crate) struct Noise {
+    key: RandomState,
+    counter: u64,
+}
+
+impl Noise {
+    pub fn new() -> Noise {
+        Noise { key: RandomState::new(), counter: 0 }
+    }
+
+    /// Uniform in `-NOISE..NOISE`.
+    fn next(&mut self) -> f32 {
+        self.counter += 1;
+        let bits = self.key.hash_one(self.counter) >> 40; // 24 bits fit a float
+        (bits as f32 / (1 << 23) as f32 - 1.0) * NOISE
+    }
+}
+
+/// Pixels of the frame, which are covered in place.
+pub(crate) struct Canvas<'a> {
+    pub width: usize,
+    pub height: usize,
+    pub pixels: &'a mut [u8],
+}
+
+/// Covers the regions around these boxes.
+pub(crate) fn cover(canvas: &mut Canvas, boxes: &[Rect], how: Cover, margin: f32, noise: &mut Noise) {
+    let regions: Vec<Region> =
+        boxes.iter().filter_map(|b| Region::new(canvas, b, how, margin, noise)).collect();
+    if how == Cover::DeepBlur {
+        for region in &regions {
+            region.paint_rim(canvas);
+        }
+    }
+    for region in &regions {
+        region.paint(canvas);
+    }
+}
+
+/// How many cells a region's shorter side is averaged to: a cell is never under 12 pixels, so that even the smallest
+/// face is averaged over most of itself.
+fn cells_of(shorter_side: f32) -> usize {
+    (shorter_side / 16.0).floor().clamp(1.0, 3.0) as usize
+}
+
+struct Region {
+    cx: f32,
+    cy: f32,
+    /// Half axes.
+    a: f32,
+    b: f32,
+    /// The part of the region's box that lies in the frame: x0, y0, x1, y1.
+    part: [usize; 4],
+    look: Look,
+}
+
+enum Look {
+    Fill,
+    /// `n` x `n` colours over `part`.
+    Cells {
+        n: usize,
+        colours: Vec<[f32; 3]>,
+        smooth: bool,
+    },
+}
+
+impl Region {
+    /// None when the region lies outside of the frame.
+    fn new(canvas: &Canvas, face: &Rect, how: Cover, margin: f32, noise: &mut Noise) -> Option<Region> {
+        let (cx, cy) = face.centre();
+        // From 1 / sqrt 2 on the ellipse holds the whole box; the floor is for boxes of next to no size.
+        let half = (margin / 2.0).max(FRAC_1_SQRT_2);
+        let (a, b) = ((face.w * half).max(4.0), (face.h * half).max(4.0));
+        let edge = |v: f32, limit: usize| v.clamp(0.0, limit as f32) as usize;
+        let part = [
+            edge((cx - a).floor(), canvas.width),
+            edge((cy - b).floor(), canvas.height),
+            edge((cx + a).ceil(), canvas.width),
+            edge((cy + b).ceil(), canvas.height),
+        ];
+        if part[0] >= part[2] || part[1] >= part[3] {
+            return None;
+        }
+        let look = match how {
+            Cover::Solid => Look::Fill,
+            Cover::DeepBlur | Cover::Mosaic => {
+                let shorter = (part[2] - part[0]).min(part[3] - part[1]);
+                let n = cells_of(shorter as f32);
+                Look::Cells { n, colours: averages(canvas, part, n, noise), smooth: how == Cover::DeepBlur }
+            }
+        };
+        Some(Region { cx, cy, a, b, part, look })
+    }
+
+    /// The columns of row `y` whose pixels touch the region scaled by `scale`.
+    fn span(&self, y: usize, scale: f32, width: usize) -> (usize, usize) {
+        let (a, b) = (self.a * scale, self.b * scale);
+        // Measured at the pixel's edge nearest to the centre, so that no pixel is covered only in part.
+        let dy = ((y as f32 + 0.5 - self.cy).abs() - 0.5).max(0.0) / b;
+        if dy >= 1.0 {
+            return (0, 0);
+        }
+        let half = a * (1.0 - dy * dy).sqrt();
+        let from = (self.cx - half).floor().clamp(0.0, width as f32) as usize;
+        let to = (self.cx + half).ceil().clamp(0.0, width as f32) as usize;
+        (from, to.max(from))
+    }
+
+    fn paint(&self, canvas: &mut Canvas) {
+        let brush = Brush::new(self, canvas.width);
+        for y in self.part[1]..self.part[3] {
+            let (from, to) = self.span(y, 1.0, canvas.width);
+            let row = brush.row(y);
+            let line = &mut canvas.pixels[3 * y * canvas.width..][..3 * canvas.width];
+            for (x, pixel) in (from..to).zip(line[3 * from..3 * to].chunks_exact_mut(3)) {
+                pixel.copy_from_slice(&brush.colour(&row, x).map(|v| v as u8));
+            }
+        }
+    }
+
+    fn paint_rim(&self, canvas: &mut Canvas) {
+        let brush = Brush::new(self, canvas.width);
+        let reach = (self.b * RIM).ceil();
+        let top = (self.cy - reach).max(0.0) as usize;
+        let bottom = (self.cy + reach).clamp(0.0, canvas.height as f32) as usize;
+        for y in top..bottom {
+            let (from, to) = self.span(y, RIM, canvas.width);
+            let inner = self.span(y, 1.0, canvas.width);
+            let row = brush.row(y);
+            let dy = (y as f32 + 0.5 - self.cy) / self.b;
+            let line = &mut canvas.pixels[3 * y * canvas.width..][..3 * canvas.width];
+            for x in (from..to).filter(|x| !(inner.0..inner.1).contains(x)) {
+                let dx = (x as f32 + 0.5 - self.cx) / self.a;
+                let t = ((dx.hypot(dy) - 1.0) / (RIM - 1.0)).clamp(0.0, 1.0);
+                let opaque = 1.0 - t * t * (3.0 - 2.0 * t);
+                for (p, c) in line[3 * x..3 * x + 3].iter_mut().zip(brush.colour(&row, x)) {
+                    *p = (f32::from(*p) * (1.0 - opaque) + c * opaque) as u8;
+                }
+            }
+        }
+    }
+}
+
+/// Average colour of each of the `n` x `n` cells, moved at random.
+fn averages(canvas: &Canvas, part: [usize; 4], n: usize, noise: &mut Noise) -> Vec<[f32; 3]> {
+    let [x0, y0, x1, y1] = part;
+    let cut = |from: usize, to: usize, i: usize| from + (to - from) * i / n;
+    let mut colours = Vec::with_capacity(n * n);
+    for cell in 0..n * n {
+        let (left, right) = (cut(x0, x1, cell % n), cut(x0, x1, cell % n + 1));
+        let (top, bottom) = (cut(y0, y1, cell / n), cut(y0, y1, cell / n + 1));
+        let mut sum = [0u64; 3];
+        for y in top..bottom {
+            let line = &canvas.pixels[3 * (y * canvas.width + left)..3 * (y * canvas.width + right)];
+            for pixel in line.chunks_exact(3) {
+                for (s, &p) in sum.iter_mut().zip(pixel) {
+                    *s += u64::from(p);
+                }
+            }
+        }
+        let count = ((right - left) * (bottom - top)).max(1) as f32;
+        colours.push(sum.map(|s| (s as f32 / count + noise.next()).clamp(0.0, 255.0)));
+    }
+    colours
+}
+
+/// Three neighbouring cells and their weights (a quadratic B-spline: smooth, and it never overshoots).
+type Mix = [(usize, f32); 3];
+
+fn mix(at: usize, from: usize, to: usize, n: usize, smooth: bool) -> Mix {
+    // Rims lie outside of the cells: they show the outermost ones.
+    let t = ((at as f32 + 0.5 - from as f32) / (to - from) as f32).clamp(0.0, 0.9999) * n as f32;
+    let cell = (t as usize).min(n - 1);
+    if !smooth {
+        return [(cell, 1.0), (cell, 0.0), (cell, 0.0)];
+    }
+    let f = t - cell as f32 - 0.5;
+    let weights = [(0.5 - f) * (0.5 - f) / 2.0, 0.75 - f * f, (0.5 + f) * (0.5 + f) / 2.0];
+    [(cell.saturating_sub(1), weights[0]), (cell, weights[1]), ((cell + 1).min(n - 1), weights[2])]
+}
+
+fn blend(colours: [[f32; 3]; 3], mix: &Mix) -> [f32; 3] {
+    std::array::from_fn(|c| (0..3).map(|i| colours[i][c] * mix[i].1).sum())
+}
+
+/// A region's cover, prepared for painting row by row.
+struct Brush<'a> {
+    region: &'a Region,
+    /// One mix for each column from `left` on.
+    columns: Vec<Mix>,
+    left: usize,
+}
+
+impl<'a> Brush<'a> {
+    fn new(region: &'a Region, width: usize) -> Self {
+        let left = (region.cx - region.a * RIM).floor().max(0.0) as usize;
+        let right = (region.cx + region.a * RIM).ceil().clamp(0.0, width as f32) as usize;
+        let columns = match &region.look {
+            Look::Fill => Vec::new(),
+            Look::Cells { n, smooth, .. } => {
+                (left..right).map(|x| mix(x, region.part[0], region.part[2], *n, *smooth)).collect()
+            }
+        };
+        Brush { region, columns, left }
+    }
+
+    /// The cells' colours as they are in this row, one for each column of cells.
+    fn row(&self, y: usize) -> [[f32; 3]; 3] {
+        let Look::Cells { n, colours, smooth } = &self.region.look else { return [[0.0; 3]; 3] };
+        let m = mix(y, self.region.part[1], self.region.part[3], *n, *smooth);
+        std::array::from_fn(|column| {
+            let column = column.min(n - 1);
+            blend(m.map(|(cell, _)| colours[cell * n + column]), &m)
+        })
+    }
+
+    fn colour(&self, row: &[[f32; 3]; 3], x: usize) -> [f32; 3] {
+        match &self.region.look {
+            Look::Fill => FILL.map(f32::from),
+            Look::Cells { .. } => {
+                let m = &self.columns[x - self.left];
+                blend(m.map(|(cell, _)| row[cell]), m)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIDE: usize = 200;
+
+    /// Stripes that a face could be told by, as strong as they get.
+    fn stripes() -> Vec<u8> {
+        (0..SIDE * SIDE)
+            .flat_map(|i| if (i % SIDE + i / SIDE) % 6 < 3 { [255, 240, 230] } else { [0, 10, 20] })
+            .collect()
+    }
+
+    fn covered(mut pixels: Vec<u8>, boxes: &[Rect], how: Cover) -> Vec<u8> {
+        // The same noise for each call: what remains different comes from the pixels.
+        let mut noise = Noise { key: fixed_key(), counter: 0 };
+        cover(&mut Canvas { width: SIDE, height: SIDE, pixels: &mut pixels }, boxes, how, 1.6, &mut noise);
+        pixels
+    }
+
+    fn fixed_key() -> RandomState {
+        use std::sync::OnceLock;
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        KEY.get_or_init(RandomState::new).clone()
+    }
+
+    fn pixel(pixels: &[u8], x: usize, y: usize) -> [u8; 3] {
+        std::array::from_fn(|c| pixels[3 * (y * SIDE + x) + c])
+    }
+
+    const FACE: Rect = Rect { x: 70.0, y: 60.0, w: 60.0, h: 80.0 };
+
+    #[test]
+    fn nothing_but_the_cell_averages_survives() {
+        // Rearranging the pixels within a cell changes every pixel and no average: the cover must come out the same.
+        // FACE x 1.6 is 52..148 by 36..164: three cells of 32 columns, and rows 36, 78, 121, 164.
+        let original = stripes();
+        let mut other = original.clone();
+        for (top, bottom) in [(36, 78), (78, 121), (121, 164)] {
+            for left in [52, 84, 116] {
+                let spots: Vec<_> =
+                    (top..bottom).flat_map(|y| (left..left + 32).map(move |x| (x, y))).collect();
+                for (from, to) in spots.iter().zip(spots.iter().rev()) {
+                    let at = 3 * (to.1 * SIDE + to.0);
+                    other[at..at + 3].copy_from_slice(&pixel(&original, from.0, from.1));
+                }
+            }
+        }
+        assert_ne!(original, other);
+        for how in [Cover::DeepBlur, Cover::Mosaic, Cover::Solid] {
+            let (a, b) = (covered(original.clone(), &[FACE], how), covered(other.clone(), &[FACE], how));
+            let mut inside = 0;
+            for y in 36..164 {
+                for x in 52..148 {
+                    let (dx, dy) = ((x as f32 + 0.5 - 100.0) / 48.0, (y as f32 + 0.5 - 100.0) / 64.0);
+                    if dx * dx + dy * dy <= 1.0 {
+                        inside += 1;
+                        assert_eq!(pixel(&a, x, y), pixel(&b, x, y), "{how} at {x},{y}");
+                    }
+                }
+            }
+            assert!(inside > 9000);
+        }
+    }
+
+    #[test]
+    fn overlapping_faces_leave_no_original_pixel() {
+        let second = FACE.shifted(30.0, 20.0);
+        let out = covered(stripes(), &[FACE, second, FACE.shifted(-40.0, 0.0)], Cover::DeepBlur);
+        for face in [FACE, second, FACE.shifted(-40.0, 0.0)] {
+            for y in face.y as usize..(face.y + face.h) as usize {
+                for x in face.x as usize..(face.x + face.w) as usize {
+                    // The stripes are near 0 and 255, their averages near the middle.
+                    let p = pixel(&out, x, y);
+                    assert!(p.iter().all(|v| (85..=170).contains(v)), "{p:?} at {x},{y}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_whole_box_is_covered_even_with_a_small_margin() {
+        for margin in [1.0, 1.6, 2.0] {
+            let mut pixels = vec![255; 3 * SIDE * SIDE];
+            let mut canvas = Canvas { width: SIDE, height: SIDE, pixels: &mut pixels };
+            cover(&mut canvas, &[FACE], Cover::Solid, margin, &mut Noise::new());
+            for (x, y) in [(70, 60), (129, 60), (70, 139), (129, 139), (100, 100)] {
+                assert_eq!(pixel(&pixels, x, y), FILL);
+            }
+            assert_eq!(pixel(&pixels, 5, 100), [255; 3]);
+        }
+    }
+
+    #[test]
+    fn the_rim_is_soft_and_lies_outside() {
+        let mut white = vec![255; 3 * SIDE * SIDE];
+        for y in 40..160 {
+            for x in 55..145 {
+                white[3 * (y * SIDE + x)..][..3].fill(0);
+            }
+        }
+        let out = covered(white, &[FACE], Cover::DeepBlur);
+        let row: Vec<u8> = (148..160).map(|x| pixel(&out, x, 100)[0]).collect();
+        assert!(row.windows(2).all(|w| w[0] <= w[1]), "{row:?}");
+        assert_eq!(*row.last().unwrap(), 255);
+        assert!(row.windows(2).all(|w| w[1] - w[0] < 120), "{row:?}");
+    }
+
+    #[test]
+    fn regions_over_the_edge_and_outside() {
+        for how in [Cover::DeepBlur, Cover::Solid, Cover::Mosaic] {
+            let at = |x, y, w, h| Rect { x, y, w, h };
+            let boxes = [
+                at(-30.0, -30.0, 60.0, 60.0),
+                at(190.0, 190.0, 60.0, 60.0),
+                at(-500.0, 10.0, 20.0, 20.0),
+                at(50.0, 900.0, 20.0, 20.0),
+                at(100.0, 100.0, 0.0, 0.0),
+                at(-1e9, -1e9, 2e9, 2e9),
+            ];
+            for b in boxes {
+                covered(stripes(), &[b], how);
+            }
+            let corner = pixel(&covered(stripes(), &boxes[..1], how), 0, 0);
+            assert!(corner.iter().all(|v| (30..=180).contains(v)), "{corner:?}");
+        }
+    }
+
+    #[test]
+    fn few_numbers_survive() {
+        assert_eq!([1.0, 31.0, 32.0, 47.0, 48.0, 5000.0].map(cells_of), [1, 1, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn averages_are_moved_a_little_and_never_the_same_way() {
+        let mut noise = Noise::new();
+        let moves: Vec<f32> = (0..1000).map(|_| noise.next()).collect();
+        assert!(moves.iter().all(|m| m.abs() <= NOISE));
+        assert!((moves.iter().sum::<f32>() / 1000.0).abs() < 0.6);
+        assert!(moves.iter().any(|m| *m > 4.0) && moves.iter().any(|m| *m < -4.0));
+    }
+}
