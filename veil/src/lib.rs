@@ -50,6 +50,8 @@
 //! It hides faces that the detector finds, and the regions around them. Gait, clothing, number plates, reflections
 //! and faces that the detector misses in every frame of the hold are not hidden.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
 mod cover;
 mod decode;
 mod detect;

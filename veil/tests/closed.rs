@@ -1,5 +1,7 @@
 //! Without a model there is no image: what a user meets before having run `veil/fetch-models`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use edgeveil_veil::{Settings, Veil, VeilError};
 
 #[test]

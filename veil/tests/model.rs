@@ -1,6 +1,8 @@
 //! The veil with the real models on a real face. `EDGEVEIL_MODELS` names the folder that `veil/fetch-models` filled;
 //! without it these tests say so and pass, except in CI, where a missing model is a failure.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use edgeveil_veil::{Cover, Face, Frame, Limits, ModelKind, Settings, Veil, VeilError, VeiledImage};
