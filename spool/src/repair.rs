@@ -1,0 +1,246 @@
+//! Opening an index that may be damaged.
+//!
+//! What sled writes about its own state (`snap.*`) can be made again from its log, so it is removed first. If
+//! that does not help, the log is read as a heap of bytes: entries carry their own magic and checksum and lie
+//! in it in one piece. Files carry their entry at their end. A new index is made of both, in a folder beside,
+//! and takes the old one's place, which is set aside. Each step may be cut off by a crash and is then repeated.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::disk::sync_dir;
+use crate::files::{Files, Found, Tidy};
+use crate::format::{ENTRY_MAX, Place, decode_prefix, find_entry};
+use crate::index::{Index, Meta};
+use crate::queue::EPOCH_BITS;
+use crate::{Payload, Repair, SpoolError};
+
+/// So many damaged indexes are kept, for whoever wants to look at one.
+const KEEP_BROKEN: usize = 2;
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Whether an index that opens may still be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trust {
+    AsItIs,
+    /// Reading it met damage.
+    No(String),
+}
+
+/// Opens the index of a spool, whatever state it is in; fails only for reasons outside of it.
+pub(crate) fn open_index(
+    dir: &Path,
+    files: &Files,
+    trust: &Trust,
+) -> Result<(Index, Meta, Option<Repair>), SpoolError> {
+    let db = dir.join("db");
+    finish_swap(dir, &db)?;
+    let found = match trust {
+        Trust::No(found) => found.clone(),
+        Trust::AsItIs => match open_sound(&db) {
+            Ok((index, meta)) => return Ok((index, meta, None)),
+            Err(SpoolError::Damaged { what }) => what,
+            Err(e) => return Err(e),
+        },
+    };
+    tracing::error!(path = %db.display(), error = found, "the spool's index is damaged; mending it");
+    if *trust == Trust::AsItIs && remove_snapshots(&db)? {
+        match open_sound(&db).and_then(|(index, meta)| Ok((index.counts_fit(&meta)?, index, meta))) {
+            Ok((true, index, meta)) => {
+                return Ok((index, meta, Some(Repair { found, set_aside: None, salvaged: 0, adopted: 0 })));
+            }
+            Ok(_) | Err(SpoolError::Damaged { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let (salvaged, adopted) = rebuild(dir, &db, files)?;
+    let set_aside = swap(dir, &db)?;
+    let (index, meta) = open_sound(&db)?;
+    tracing::error!(salvaged, adopted, set_aside = %set_aside.display(), "the spool's index was rebuilt");
+    Ok((index, meta, Some(Repair { found, set_aside: Some(set_aside), salvaged, adopted })))
+}
+
+fn open_sound(db: &Path) -> Result<(Index, Meta), SpoolError> {
+    let index = Index::open(db)?;
+    let meta = match index.meta()? {
+        Some(meta) => meta,
+        None if index.is_empty()? => Meta::default(),
+        None => return Err(SpoolError::Damaged { what: "its counts are missing".into() }),
+    };
+    Ok((index, meta))
+}
+
+fn remove_snapshots(db: &Path) -> Result<bool, SpoolError> {
+    let fail = |e| SpoolError::io("remove the snapshots of", db, e);
+    let mut any = false;
+    for file in fs::read_dir(db).map_err(fail)? {
+        let file = file.map_err(fail)?;
+        if file.file_name().to_string_lossy().starts_with("snap.") {
+            fs::remove_file(file.path()).map_err(fail)?;
+            any = true;
+        }
+    }
+    Ok(any)
+}
+
+/// Fills a new index from the bytes of the old one and from the files.
+fn rebuild(dir: &Path, db: &Path, files: &Files) -> Result<(u64, u64), SpoolError> {
+    let new = dir.join("db.new");
+    remove_all(&new)?;
+    let index = Index::open(&new)?;
+    let mut writer =
+        Writer { index: &index, batch: sled::Batch::default(), batch_bytes: 0, seen: BTreeMap::new() };
+
+    let log = db.join("db");
+    let fail = |e| SpoolError::io("read", &log, e);
+    match File::open(&log) {
+        // Entries of files are left to the files: they are the truth, and the log has those of removed ones.
+        Ok(file) => carve(file, |bytes| writer.put_if(bytes, Payload::Inline)).map_err(|e| match e {
+            Carve::Read(e) => fail(e),
+            Carve::Write(e) => e,
+        })?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(fail(e)),
+    }
+    let salvaged = writer.seen.len() as u64;
+
+    let mut places = Vec::new();
+    let fail = |e| SpoolError::io("read the folder of files in", dir, e);
+    files.walk(Tidy::No, |found| places.extend(payload_place(found))).map_err(fail)?;
+    for place in places {
+        if let Some(entry) = files.entry(place)
+            && decode_prefix(&entry).is_some_and(|(e, _)| e.key.place == place)
+        {
+            writer.put_if(&entry, Payload::File)?;
+        }
+    }
+    let adopted = writer.seen.len() as u64 - salvaged;
+
+    writer.finish()?;
+    index.sync()?;
+    Ok((salvaged, adopted))
+}
+
+fn payload_place(found: Found) -> Option<Place> {
+    match found {
+        Found::Payload(place) => Some(place),
+        Found::Unfinished(_) => None,
+    }
+}
+
+enum Carve {
+    Read(io::Error),
+    Write(SpoolError),
+}
+
+/// Shows every entry in a file to `each`. Bad sectors cost what lies in them.
+fn carve(mut file: File, mut each: impl FnMut(&[u8]) -> Result<(), SpoolError>) -> Result<(), Carve> {
+    const WINDOW: usize = 1 << 20;
+    let mut heap = Vec::with_capacity(WINDOW + ENTRY_MAX);
+    loop {
+        let before = heap.len();
+        (&mut file).take(WINDOW as u64).read_to_end(&mut heap).map_err(Carve::Read)?;
+        let last = heap.len() == before;
+        let mut at = 0;
+        while let Some((start, _, next)) = find_entry(&heap, at) {
+            each(&heap[start..next]).map_err(Carve::Write)?;
+            at = next;
+        }
+        if last {
+            return Ok(());
+        }
+        // An entry may begin in the last bytes of this window and end in the next.
+        heap.drain(..at.max(heap.len().saturating_sub(ENTRY_MAX)));
+    }
+}
+
+struct Writer<'a> {
+    index: &'a Index,
+    batch: sled::Batch,
+    batch_bytes: usize,
+    seen: BTreeMap<Place, u32>,
+}
+
+impl Writer<'_> {
+    fn put_if(&mut self, entry: &[u8], payload: Payload) -> Result<(), SpoolError> {
+        let Some((decoded, _)) = decode_prefix(entry) else { return Ok(()) };
+        let key = decoded.key;
+        if key.payload != payload || self.seen.insert(key.place, key.cost).is_some() {
+            return Ok(());
+        }
+        self.batch.insert(&key.encode()[..], entry);
+        self.batch_bytes += entry.len();
+        if self.batch_bytes > BATCH_BYTES {
+            self.batch_bytes = 0;
+            self.index.apply(std::mem::take(&mut self.batch))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), SpoolError> {
+        let mut meta = Meta::default();
+        for (place, cost) in &self.seen {
+            let slot = usize::from(place.slot);
+            if meta.slots.len() <= slot {
+                meta.slots.resize(slot + 1, (0, 0));
+            }
+            meta.slots[slot].0 += 1;
+            meta.slots[slot].1 += u64::from(*cost);
+            meta.epoch = meta.epoch.max(u32::try_from(place.order >> EPOCH_BITS).unwrap_or(u32::MAX >> 8));
+        }
+        meta.insert_into(&mut self.batch);
+        self.index.apply(self.batch)
+    }
+}
+
+/// `db` -> `db.broken-<n>`, `db.new` -> `db`.
+fn swap(dir: &Path, db: &Path) -> Result<PathBuf, SpoolError> {
+    let mut broken = broken_indexes(dir)?;
+    let number = broken.last().map_or(1, |(n, _)| n + 1);
+    while broken.len() >= KEEP_BROKEN {
+        remove_all(&broken.remove(0).1)?;
+    }
+    let set_aside = dir.join(format!("db.broken-{number}"));
+    let fail = |e| SpoolError::io("set aside", db, e);
+    fs::rename(db, &set_aside).map_err(fail)?;
+    fs::rename(dir.join("db.new"), db).map_err(fail)?;
+    sync_dir(dir)?;
+    Ok(set_aside)
+}
+
+/// A crash between the two renames leaves a complete `db.new` and no `db`; one before them leaves both.
+fn finish_swap(dir: &Path, db: &Path) -> Result<(), SpoolError> {
+    let new = dir.join("db.new");
+    if db.exists() {
+        return remove_all(&new);
+    }
+    if new.exists() {
+        fs::rename(&new, db).map_err(|e| SpoolError::io("put in place", &new, e))?;
+        sync_dir(dir)?;
+    }
+    Ok(())
+}
+
+fn broken_indexes(dir: &Path) -> Result<Vec<(u32, PathBuf)>, SpoolError> {
+    let fail = |e| SpoolError::io("read the folder", dir, e);
+    let mut found = Vec::new();
+    for file in fs::read_dir(dir).map_err(fail)? {
+        let file = file.map_err(fail)?;
+        let name = file.file_name();
+        if let Some(n) = name.to_str().and_then(|n| n.strip_prefix("db.broken-")).and_then(|n| n.parse().ok())
+        {
+            found.push((n, file.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn remove_all(path: &Path) -> Result<(), SpoolError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(SpoolError::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}

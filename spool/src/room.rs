@@ -1,0 +1,126 @@
+//! The bounds, and the one door through which records are dropped.
+
+use crate::disk::Disk;
+use crate::format::{Key, Place, decode};
+use crate::queue::{Class, Queue};
+use crate::{Dropped, Lane, Reason, RecordId, SpoolError, WhenFull};
+
+/// Whether a record finds room.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Made,
+    Refused(Reason),
+}
+
+impl Queue {
+    /// Every record that leaves without having been delivered passes here and nowhere else.
+    pub fn drop_record(&mut self, lane: usize, id: Option<RecordId>, bytes: u64, reason: Reason) -> Dropped {
+        let state = &mut self.lanes[lane];
+        let count = &mut state.dropped[reason as usize];
+        *count += 1;
+        // At 1, 2, 4, 8 ...: a flood of drops is a few lines, without a clock.
+        if count.is_power_of_two() {
+            let id = id.map_or_else(|| "unreadable".to_owned(), |id| id.to_string());
+            tracing::warn!(
+                lane = state.options.name,
+                reason = reason.as_str(),
+                total = *count,
+                last = id,
+                bytes,
+                "records are being dropped"
+            );
+        }
+        Dropped { lane: Lane(u8::try_from(lane).expect("at most MAX_LANES lanes")), id, bytes, reason }
+    }
+
+    /// Drops a record that is stored.
+    pub fn drop_stored(&mut self, lane: usize, key: Key, id: Option<RecordId>, reason: Reason) -> Dropped {
+        if let Some(id) = id {
+            self.recent.remove(id);
+        }
+        self.forget(lane, key);
+        self.drop_record(lane, id, u64::from(key.cost), reason)
+    }
+
+    /// How far all lanes together may grow.
+    fn bound(&self, disk: &Disk, dir: &std::path::Path) -> (u64, Reason) {
+        let now = self.total_bytes();
+        let growth = disk.free(dir).map_or(u64::MAX, |free| {
+            free.saturating_sub(self.min_free_bytes)
+                .saturating_sub(self.ballast.missing())
+                .saturating_sub(self.pending_bytes)
+        });
+        let by_disk = now.saturating_add(growth);
+        if by_disk < self.max_bytes {
+            (by_disk, Reason::DiskLow)
+        } else {
+            (self.max_bytes, Reason::SpoolFull)
+        }
+    }
+
+    /// Makes room for a record: first within its lane, then within all, at the cost of less important lanes
+    /// and last of its own. Records in flight are never dropped, nor is anything of a more important lane.
+    pub fn make_room(
+        &mut self,
+        lane: usize,
+        need: u64,
+        disk: &Disk,
+        dir: &std::path::Path,
+        dropped: &mut Vec<Dropped>,
+    ) -> Result<Room, SpoolError> {
+        let (bound, why) = self.bound(disk, dir);
+        let options = &self.lanes[lane].options;
+        let (lane_max, when_full) = (options.max_bytes, options.when_full);
+        if need > lane_max {
+            return Ok(Room::Refused(Reason::LaneFull));
+        }
+        if need > bound {
+            return Ok(Room::Refused(why));
+        }
+        while self.lanes[lane].bytes_taken() + need > lane_max {
+            if when_full == WhenFull::DropNewest || !self.drop_oldest(lane, Reason::LaneFull, dropped)? {
+                return Ok(Room::Refused(Reason::LaneFull));
+            }
+        }
+        for victim in (lane..self.lanes.len()).rev() {
+            while self.total_bytes() + need > bound {
+                if (victim == lane && when_full == WhenFull::DropNewest)
+                    || !self.drop_oldest(victim, why, dropped)?
+                {
+                    break;
+                }
+            }
+        }
+        Ok(if self.total_bytes() + need > bound { Room::Refused(why) } else { Room::Made })
+    }
+
+    /// False if the lane has nothing that may go.
+    fn drop_oldest(
+        &mut self,
+        lane: usize,
+        reason: Reason,
+        dropped: &mut Vec<Dropped>,
+    ) -> Result<bool, SpoolError> {
+        for class in [Class::Backlog, Class::Live] {
+            let mut scan = self.open_scan(lane, class)?;
+            while let Some((key, entry)) = self.next_of(&mut scan)? {
+                if !self.is_free(key.place) {
+                    continue;
+                }
+                self.advance(lane, class, key.place.order + 1);
+                let id = decode(key, &entry).map(|e| e.id);
+                dropped.push(self.drop_stored(lane, key, id, reason));
+                return Ok(true);
+            }
+            let end = self.scanned_to(lane, class);
+            self.advance(lane, class, end);
+        }
+        let slot = self.lanes[lane].slot;
+        let all = Place { slot, order: 0 }..=Place { slot, order: u64::MAX };
+        let Some((key, id)) = self.pending.range(all).next().map(|(_, p)| (p.key, p.id)) else {
+            return Ok(false);
+        };
+        dropped.push(self.drop_stored(lane, key, Some(id), reason));
+        Ok(true)
+    }
+}
