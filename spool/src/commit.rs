@@ -3,7 +3,7 @@
 use crate::files::Files;
 use crate::format::{Key, Place};
 use crate::index::Index;
-use crate::queue::Queue;
+use crate::queue::{EPOCH_BITS, EPOCH_MAX, Queue};
 use crate::repair::{Trust, open_index};
 use crate::spool::{Inner, lock};
 use crate::{Degraded, Payload, Repair, SpoolError};
@@ -123,7 +123,8 @@ impl Inner {
         index: Index,
         mut meta: crate::index::Meta,
     ) -> Result<(), SpoolError> {
-        meta.epoch += 1;
+        let by_files = queue.files.highest_order()? >> EPOCH_BITS;
+        meta.epoch = meta.epoch.max(u32::try_from(by_files).unwrap_or(EPOCH_MAX)).min(EPOCH_MAX - 1) + 1;
         let mut batch = sled::Batch::default();
         meta.insert_into(&mut batch);
         index.apply(batch)?;

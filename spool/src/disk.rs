@@ -35,7 +35,6 @@ impl Default for Disk {
 
 impl Disk {
     #[cfg(test)]
-    #[expect(dead_code, reason = "the tests of full disks come next")]
     pub fn faked(
         free: impl Fn(&Path) -> io::Result<u64> + Send + Sync + 'static,
         fault: impl Fn(Site) -> io::Result<()> + Send + Sync + 'static,

@@ -111,6 +111,19 @@ impl Files {
         }
     }
 
+    /// The highest order that a file here can have, as far as the names of folders tell.
+    pub fn highest_order(&self) -> Result<u64, SpoolError> {
+        let fail = |e| SpoolError::io("read the folder", &self.root, e);
+        let mut highest = 0;
+        for slot in folders(&self.root).map_err(fail)? {
+            for folder in folders(&slot).map_err(fail)? {
+                let number = folder.file_name().and_then(|n| u64::from_str_radix(n.to_str()?, 16).ok());
+                highest = highest.max(number.map_or(0, |n| n << FOLDER_BITS));
+            }
+        }
+        Ok(highest)
+    }
+
     /// The entry that the file of a record carries at its end.
     pub fn entry(&self, place: Place) -> Option<Vec<u8>> {
         let mut file = File::open(self.path(place)).ok()?;

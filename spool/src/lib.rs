@@ -47,8 +47,9 @@
 //!    folder fsynced.
 //! 3. **Only durable records are leased**, in the order of their lane: no receiver ever sees a record whose
 //!    elder a power cut could still take.
-//! 4. **A file is removed after the removal of its entry is durable.** So an entry without a file is damage, and
-//!    a file without an entry is a leftover, swept at open.
+//! 4. **A file is removed after the removal of its entry is durable.** So an entry without a file is damage. A
+//!    file without an entry was pushed and not yet committed, or had just been removed: at open it is taken in,
+//!    since to send twice is better than to lose. Unfinished ones are removed.
 //! 5. **What is in flight is not dropped.** Bounds take from what is not leased, the least important lane first,
 //!    and never from a lane more important than that of the record for which there is no room.
 //! 6. **Pushed = stored + done + dropped**, by lane: every drop passes one function that counts it by reason.
@@ -83,9 +84,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by it"))]
 
+mod adopt;
 mod commit;
 mod disk;
 mod error;
+#[cfg(test)]
+mod faults;
 mod files;
 mod format;
 mod index;

@@ -10,6 +10,7 @@ use crate::{Degraded, LaneOptions, Options, Payload, Reason, RecordId, SpoolErro
 
 /// Orders given in one epoch: 2^40, some thirty years at a thousand a second.
 pub(crate) const EPOCH_BITS: u32 = 40;
+pub(crate) const EPOCH_MAX: u32 = (1 << (u64::BITS - EPOCH_BITS)) - 1;
 /// Released records whose late `done` is still understood.
 const RECENT_MAX: usize = 8192;
 
@@ -174,7 +175,6 @@ impl Queue {
         let lane = &mut self.lanes[lane];
         lane.records += 1;
         lane.bytes += u64::from(pending.key.cost);
-        lane.pushed += 1;
         self.pending_bytes += pending.entry.len() as u64;
         self.pending.insert(pending.key.place, pending);
     }

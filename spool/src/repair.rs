@@ -14,7 +14,7 @@ use crate::disk::sync_dir;
 use crate::files::{Files, Found, Tidy};
 use crate::format::{ENTRY_MAX, Place, decode_prefix, find_entry};
 use crate::index::{Index, Meta};
-use crate::queue::EPOCH_BITS;
+use crate::queue::{EPOCH_BITS, EPOCH_MAX};
 use crate::{Payload, Repair, SpoolError};
 
 /// So many damaged indexes are kept, for whoever wants to look at one.
@@ -188,7 +188,7 @@ impl Writer<'_> {
             }
             meta.slots[slot].0 += 1;
             meta.slots[slot].1 += u64::from(*cost);
-            meta.epoch = meta.epoch.max(u32::try_from(place.order >> EPOCH_BITS).unwrap_or(u32::MAX >> 8));
+            meta.epoch = meta.epoch.max(u32::try_from(place.order >> EPOCH_BITS).unwrap_or(EPOCH_MAX));
         }
         meta.insert_into(&mut self.batch);
         self.index.apply(self.batch)

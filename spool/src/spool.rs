@@ -1,11 +1,11 @@
 //! The spool as its owner sees it.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Ballast, Disk, create_dir};
-use crate::files::{Files, Found, Tidy};
+use crate::files::Files;
 use crate::format::{
     Body, ENTRY_MAX, HEADER_MAX, INLINE_MAX, KEY_LEN, Key, PAYLOAD_MAX, Place, cost, encode, file_tail,
 };
@@ -92,10 +92,10 @@ impl Spool {
             }
             Err(e) => return Err(e),
         }
-        let mut queue = lock(&inner.queue);
-        if queue.is_loaded() {
-            report.orphans_removed = queue.sweep();
+        if !report.waiting_for_room {
+            (report.adopted, report.orphans_removed) = inner.adopt_orphans();
         }
+        let queue = lock(&inner.queue);
         report.records = queue.lanes.iter().map(|l| l.records).collect();
         report.unknown_lanes = (0..)
             .zip(&names)
@@ -177,6 +177,7 @@ impl Spool {
             }
         };
         queue.insert_pending(at, Pending { key, id: record.id, entry, applied: false });
+        queue.lanes[at].pushed += 1;
         drop(queue);
         drop(one_at_a_time);
         let kept = match options.durability {
@@ -320,10 +321,12 @@ impl Spool {
         }))
     }
 
-    /// Commits if more waits than memory should hold. A failure shows at the next commit.
+    /// Commits if more waits than memory should hold. A failure shows at the next commit; until that one works,
+    /// trying at every push would only wear the disk.
     fn relieve(&self) {
         let queue = lock(&self.0.queue);
-        let much = queue.pending_bytes > PENDING_SOFT || queue.gone.len() > GONE_SOFT;
+        let much =
+            queue.fault.is_none() && (queue.pending_bytes > PENDING_SOFT || queue.gone.len() > GONE_SOFT);
         drop(queue);
         if much {
             let _ = self.0.commit();
@@ -345,35 +348,6 @@ impl Drop for Inner {
         if let Err(e) = self.commit() {
             tracing::error!(error = %e, "the spool's last commit failed");
         }
-    }
-}
-
-impl Queue {
-    /// Removes files that no record has. Only at open: nothing is being written.
-    fn sweep(&mut self) -> u64 {
-        let mut orphans = 0;
-        let mut read_fault = None;
-        let (files, index) = (self.files.clone(), self.index.clone());
-        let walked = files.walk(Tidy::Yes, |found| match found {
-            Found::Unfinished(path) => orphans += u64::from(fs::remove_file(path).is_ok()),
-            Found::Payload(place) => {
-                match index.as_ref().map(|i| i.scan(place.slot, place.order, place.order).next()) {
-                    Some(Ok(None)) => {
-                        files.remove(place);
-                        orphans += 1;
-                    }
-                    Some(Err(e)) => read_fault = Some(e.to_string()),
-                    Some(Ok(Some(_))) | None => {}
-                }
-            }
-        });
-        if let Err(e) = walked {
-            tracing::warn!(error = %e, "could not look for files without a record");
-        }
-        if read_fault.is_some() {
-            self.suspect = read_fault;
-        }
-        orphans
     }
 }
 

@@ -78,7 +78,10 @@ pub struct OpenReport {
     pub records: Vec<u64>,
     /// Damage that was met, and what became of it. None in a normal start.
     pub repair: Option<Repair>,
-    /// Files that belonged to no record and were removed: left over by a crash between two writes.
+    /// Files that were not yet in the index when the process ended, and were taken in. (One that was just out of
+    /// it again is taken in as well, and is delivered twice.)
+    pub adopted: u64,
+    /// Files that a crash had left unfinished, or that tell nothing of their record: removed.
     pub orphans_removed: u64,
     /// Lanes on disk that the settings no longer name, with their records. They are left as they are.
     pub unknown_lanes: Vec<(String, u64)>,
