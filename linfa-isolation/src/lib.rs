@@ -1,1 +1,14 @@
-//! (being written)
+//! Isolation forests for batches and for streams.
+//!
+//! (Overview follows.)
+
+mod error;
+mod forest;
+mod path_length;
+mod random;
+
+pub use error::{IsolationError, StreamError};
+pub use forest::{
+    Contamination, Cuts, IsolationForest, IsolationForestParams, IsolationForestValidParams, PathRule,
+};
+pub use path_length::{average_path_length, harmonic};

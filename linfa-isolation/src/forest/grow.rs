@@ -1,0 +1,184 @@
+//! Growing one tree on its sample.
+
+use linfa::Float;
+
+use super::hyperparams::Cuts;
+use super::layout::Cut;
+use crate::path_length::average_path_length;
+use crate::random::Draws;
+
+/// One grown tree, in the layout of [`Trees`](super::layout::Trees).
+pub(super) struct Tree<F> {
+    pub(super) cuts: Vec<Cut<F>>,
+    pub(super) leaves: Vec<f32>,
+    pub(super) sizes: Vec<u32>,
+    pub(super) spans: Vec<(F, F)>,
+    pub(super) terms: Vec<(u32, F)>,
+}
+
+/// Grows on `sample` (row-major, `columns` wide) down to `depth` edges.
+pub(super) struct Grower<'a, F> {
+    pub(super) sample: &'a [F],
+    pub(super) columns: usize,
+    pub(super) depth: usize,
+    pub(super) cuts: Cuts,
+    pub(super) keep_spans: bool,
+}
+
+/// A range of the row order that waits to be cut.
+struct Pending {
+    at: usize,
+    depth: usize,
+    start: usize,
+    end: usize,
+}
+
+impl<F: Float> Grower<'_, F> {
+    pub(super) fn grow(&self, draws: &mut Draws) -> Tree<F> {
+        let rows = self.sample.len() / self.columns;
+        let inner = (1usize << self.depth) - 1;
+        let width = self.width();
+        let mut tree = Tree {
+            cuts: vec![Cut { threshold: F::infinity(), column: 0 }; inner],
+            leaves: vec![0.0; inner + 1],
+            sizes: vec![0; 2 * inner + 1],
+            spans: if self.keep_spans { vec![(F::zero(), F::zero()); inner] } else { Vec::new() },
+            terms: vec![(0, F::zero()); if width > 0 { inner * width } else { 0 }],
+        };
+        let mut order: Vec<u32> = (0..rows as u32).collect();
+        let mut keys = vec![F::zero(); rows];
+        let mut columns: Vec<u32> = (0..self.columns as u32).collect();
+        let mut pending = vec![Pending { at: 0, depth: 0, start: 0, end: rows }];
+        while let Some(Pending { at, depth, start, end }) = pending.pop() {
+            tree.sizes[at] = (end - start) as u32;
+            let cut = if end - start > 1 && depth < self.depth {
+                let keys = &mut keys[start..end];
+                match self.cuts {
+                    Cuts::Axis => self.axis_cut(&order[start..end], keys, &mut columns, draws),
+                    Cuts::Oblique { .. } => {
+                        let terms = &mut tree.terms[at * width..(at + 1) * width];
+                        self.oblique_cut(&order[start..end], keys, terms, &mut columns, draws)
+                    }
+                }
+            } else {
+                None
+            };
+            let Some((column, low, high)) = cut else {
+                // The leaf's value goes to every place below it, whichever way a walk takes.
+                let below = self.depth - depth;
+                let first = ((at + 1) << below) - 1 - inner;
+                let length = depth as f64 + average_path_length((end - start) as u64);
+                tree.leaves[first..first + (1 << below)].fill(length as f32);
+                continue;
+            };
+            let u = F::cast(draws.unit());
+            // Written so that neither the span nor the product can overflow.
+            let drawn = low * (F::one() - u) + high * u;
+            let threshold = if drawn > low && drawn <= high { drawn } else { high };
+            tree.cuts[at] = Cut { threshold, column };
+            if self.keep_spans {
+                tree.spans[at] = (low, high);
+            }
+            let middle =
+                start + partition(&mut order[start..end], &mut keys[start..end], threshold, draws);
+            pending.push(Pending { at: 2 * at + 2, depth: depth + 1, start: middle, end });
+            pending.push(Pending { at: 2 * at + 1, depth: depth + 1, start, end: middle });
+        }
+        tree
+    }
+
+    /// Pairs stored for each oblique cut; 0 for axis cuts.
+    pub(super) fn width(&self) -> usize {
+        match self.cuts {
+            Cuts::Axis => 0,
+            Cuts::Oblique { columns } => columns.min(self.columns),
+        }
+    }
+
+    /// A column drawn evenly from those that are not constant here; its values go to `keys`.
+    fn axis_cut(
+        &self,
+        order: &[u32],
+        keys: &mut [F],
+        columns: &mut [u32],
+        draws: &mut Draws,
+    ) -> Option<(u32, F, F)> {
+        for tried in 0..columns.len() {
+            let pick = tried + draws.below(columns.len() - tried);
+            columns.swap(tried, pick);
+            let column = columns[tried] as usize;
+            for (key, &row) in keys.iter_mut().zip(order) {
+                *key = self.sample[row as usize * self.columns + column];
+            }
+            let (low, high) = span(keys);
+            if low < high {
+                return Some((column as u32, low, high));
+            }
+        }
+        None
+    }
+
+    /// A random direction over columns that are not constant here, each scaled by its range so that units do not matter; the
+    /// projections go to `keys`.
+    fn oblique_cut(
+        &self,
+        order: &[u32],
+        keys: &mut [F],
+        terms: &mut [(u32, F)],
+        columns: &mut [u32],
+        draws: &mut Draws,
+    ) -> Option<(u32, F, F)> {
+        terms.fill((0, F::zero()));
+        let mut used = 0;
+        for tried in 0..columns.len() {
+            if used == terms.len() {
+                break;
+            }
+            let pick = tried + draws.below(columns.len() - tried);
+            columns.swap(tried, pick);
+            let column = columns[tried] as usize;
+            for (key, &row) in keys.iter_mut().zip(order) {
+                *key = self.sample[row as usize * self.columns + column];
+            }
+            let (low, high) = span(keys);
+            let range = high - low;
+            if range > F::zero() && range.is_finite() {
+                terms[used] = (column as u32, F::cast(draws.normal()) / range);
+                used += 1;
+            }
+        }
+        for (key, &row) in keys.iter_mut().zip(order) {
+            let row = &self.sample[row as usize * self.columns..];
+            *key = terms.iter().fold(F::zero(), |sum, &(column, weight)| sum + weight * row[column as usize]);
+        }
+        let (low, high) = span(keys);
+        (low < high).then_some((0, low, high))
+    }
+}
+
+/// Smallest and largest value that is not missing; (inf, -inf) if there is none.
+fn span<F: Float>(keys: &[F]) -> (F, F) {
+    keys.iter().fold((F::infinity(), F::neg_infinity()), |(low, high), &x| {
+        (if x < low { x } else { low }, if x > high { x } else { high })
+    })
+}
+
+/// Moves the rows below the threshold to the front and says how many they are. A row whose value is missing takes a side at
+/// random, in proportion to the rows that have one.
+fn partition<F: Float>(order: &mut [u32], keys: &mut [F], threshold: F, draws: &mut Draws) -> usize {
+    if keys.iter().any(|x| x.is_nan()) {
+        let known = keys.iter().filter(|x| !x.is_nan()).count();
+        let left = keys.iter().filter(|&&x| x < threshold).count();
+        for key in keys.iter_mut().filter(|x| x.is_nan()) {
+            *key = if draws.below(known) < left { F::neg_infinity() } else { F::infinity() };
+        }
+    }
+    let mut left = 0;
+    for i in 0..order.len() {
+        let goes_left = keys[i] < threshold;
+        order.swap(left, i);
+        keys.swap(left, i);
+        left += usize::from(goes_left);
+    }
+    left
+}
