@@ -3,6 +3,7 @@
 use crate::files::Files;
 use crate::format::{Key, Place};
 use crate::index::Index;
+use crate::meta::Meta;
 use crate::queue::{EPOCH_BITS, EPOCH_MAX, Queue};
 use crate::repair::{Trust, open_index};
 use crate::spool::{Inner, lock};
@@ -11,6 +12,7 @@ use crate::{Degraded, Payload, Repair, SpoolError};
 /// What one batch holds; all of it is durable once the batch is.
 struct Batch {
     index: Index,
+    meta: Meta,
     inserted: Vec<Place>,
     removed: Vec<Key>,
 }
@@ -81,11 +83,13 @@ impl Inner {
             batch.insert(&pending.key.encode()[..], &pending.entry[..]);
             written += crate::format::KEY_LEN + pending.entry.len();
         }
-        queue.counts().insert_into(&mut batch);
+        let meta = queue.counts();
+        Index::put_meta(&mut batch, &meta);
         index.apply(batch)?;
         queue.bytes_written += written as u64;
         Ok(Some(Batch {
             index,
+            meta,
             inserted: queue.pending.keys().copied().collect(),
             removed: queue.gone.values().copied().collect(),
         }))
@@ -109,6 +113,7 @@ impl Inner {
             self.start_epoch(&mut queue, index, meta)?;
         } else {
             queue.index = Some(index);
+            queue.meta.commit = queue.meta.commit.max(meta.commit);
             if repair.is_some() {
                 queue.recount()?;
             }
@@ -117,16 +122,12 @@ impl Inner {
     }
 
     /// Takes over an index that was just opened for the first time: from here on orders are of a new epoch.
-    pub fn start_epoch(
-        &self,
-        queue: &mut Queue,
-        index: Index,
-        mut meta: crate::index::Meta,
-    ) -> Result<(), SpoolError> {
+    pub fn start_epoch(&self, queue: &mut Queue, index: Index, mut meta: Meta) -> Result<(), SpoolError> {
         let by_files = queue.files.highest_order()? >> EPOCH_BITS;
         meta.epoch = meta.epoch.max(u32::try_from(by_files).unwrap_or(EPOCH_MAX)).min(EPOCH_MAX - 1) + 1;
+        meta.commit += 1;
         let mut batch = sled::Batch::default();
-        meta.insert_into(&mut batch);
+        Index::put_meta(&mut batch, &meta);
         index.apply(batch)?;
         index.sync()?;
         queue.load(index, meta);
@@ -145,6 +146,7 @@ impl Queue {
         for key in &batch.removed {
             self.gone.remove(&key.place);
         }
+        self.meta = batch.meta.clone();
         self.commits += 1;
         self.files.clone()
     }

@@ -13,7 +13,7 @@ pub const PAYLOAD_MAX: usize = 256 << 20;
 /// keeps clear of them.
 pub const INLINE_MAX: usize = 6 << 10;
 
-const MAGIC: [u8; 4] = *b"EvS\x01";
+pub(crate) const MAGIC: [u8; 4] = *b"EvS\x01";
 const FIXED: usize = 40;
 const CRC_AT: usize = 36;
 pub(crate) const KEY_LEN: usize = 14;
@@ -190,18 +190,6 @@ pub(crate) fn decode(key: Key, bytes: &[u8]) -> Option<Entry<'_>> {
     (used == bytes.len() && entry.key == key).then_some(entry)
 }
 
-/// The next entry at or behind `from` in a heap of foreign bytes: its position, itself, and where to go on.
-pub(crate) fn find_entry(bytes: &[u8], from: usize) -> Option<(usize, Entry<'_>, usize)> {
-    let mut at = from;
-    loop {
-        at += bytes.get(at..)?.windows(MAGIC.len()).position(|w| w == MAGIC)?;
-        if let Some((entry, used)) = decode_prefix(&bytes[at..]) {
-            return Some((at, entry, at + used));
-        }
-        at += 1;
-    }
-}
-
 /// The longest an entry can be.
 pub(crate) const ENTRY_MAX: usize = FIXED + HEADER_MAX + INLINE_MAX;
 
@@ -263,20 +251,6 @@ mod tests {
         for (key, inside) in [(key(1, 4), false), (key(1, 5), true), (key(1, 6), true), (key(1, 7), false)] {
             assert_eq!(span.contains(&key.encode().to_vec()), inside, "{key:?}");
         }
-    }
-
-    #[test]
-    fn entries_are_found_in_a_heap_of_bytes() {
-        let one = encode(PLACE, ID, b"", Body::Inline(b"one"), 3);
-        let two = encode(Place { order: 9, ..PLACE }, ID, b"h", Body::File(5), 4000);
-        let mut torn = one.clone();
-        torn.truncate(20);
-        let heap = [&b"EvS"[..], &one, b"EvS\x01", &torn, &two, &torn].concat();
-        let (_, first, next) = find_entry(&heap, 0).unwrap();
-        assert_eq!(first.body, Body::Inline(b"one"));
-        let (_, second, next) = find_entry(&heap, next).unwrap();
-        assert_eq!(second.payload_len, 4000);
-        assert_eq!(find_entry(&heap, next), None);
     }
 
     #[test]

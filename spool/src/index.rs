@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::SpoolError;
 use crate::format::{Key, span};
+use crate::meta::Meta;
 
 /// sled keeps pages in memory up to this; the spool reads in order, so more would not help.
 const CACHE_BYTES: u64 = 2 << 20;
@@ -22,15 +23,6 @@ pub(crate) struct Index {
     db: sled::Db,
     log: std::sync::Arc<File>,
     path: PathBuf,
-}
-
-/// What the index keeps beside the records, written with every batch, so that it always fits them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Meta {
-    /// Which opening of the spool this is. It is the upper part of every order given since.
-    pub epoch: u32,
-    /// Records and bytes by slot.
-    pub slots: Vec<(u64, u64)>,
 }
 
 impl Index {
@@ -82,20 +74,19 @@ impl Index {
         guard(&self.path, "read", || Ok(self.db.is_empty()))
     }
 
-    /// Whether the records that are there are those that were counted.
-    pub fn counts_fit(&self, meta: &Meta) -> Result<bool, SpoolError> {
-        for (slot, counted) in (0..=u8::MAX).zip(&meta.slots) {
-            let mut found = (0, 0);
-            let mut scan = self.scan(slot, 0, u64::MAX);
-            while let Some((key, _)) = scan.next()? {
-                found.0 += 1;
-                found.1 += u64::from(key.cost);
-            }
-            if found != *counted {
-                return Ok(false);
-            }
+    /// Records and bytes of a slot, by what is there.
+    pub fn count(&self, slot: u8) -> Result<(u64, u64), SpoolError> {
+        let mut found = (0, 0);
+        let mut scan = self.scan(slot, 0, u64::MAX);
+        while let Some((key, _)) = scan.next()? {
+            found.0 += 1;
+            found.1 += u64::from(key.cost);
         }
-        Ok(true)
+        Ok(found)
+    }
+
+    pub fn put_meta(batch: &mut sled::Batch, meta: &Meta) {
+        batch.insert(&META_KEY, meta.encode());
     }
 
     pub fn meta(&self) -> Result<Option<Meta>, SpoolError> {
@@ -131,40 +122,6 @@ impl Scan {
     }
 }
 
-impl Meta {
-    const VERSION: u8 = 1;
-
-    pub fn insert_into(&self, batch: &mut sled::Batch) {
-        batch.insert(&META_KEY, self.encode());
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut out = vec![Self::VERSION];
-        out.extend_from_slice(&self.epoch.to_le_bytes());
-        for (records, bytes) in &self.slots {
-            out.extend_from_slice(&records.to_le_bytes());
-            out.extend_from_slice(&bytes.to_le_bytes());
-        }
-        let crc = crc32fast::hash(&out);
-        out.extend_from_slice(&crc.to_le_bytes());
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
-        if crc32fast::hash(body).to_le_bytes() != crc || body.first() != Some(&Self::VERSION) {
-            return None;
-        }
-        let (epoch, slots) = body[1..].split_at_checked(4)?;
-        let word =
-            |b: &[u8]| u64::from_le_bytes(b.try_into().expect("chunks of 16 bytes have two halves of 8"));
-        Some(Self {
-            epoch: u32::from_le_bytes(epoch.try_into().ok()?),
-            slots: slots.chunks_exact(16).map(|c| (word(&c[..8]), word(&c[8..]))).collect(),
-        })
-    }
-}
-
 /// Runs a call into sled and turns its panics and errors into ours.
 fn guard<T>(
     path: &Path,
@@ -182,23 +139,6 @@ fn guard<T>(
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
             Err(SpoolError::Damaged { what: format!("sled panicked: {what}") })
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Meta;
-
-    #[test]
-    fn meta_survives_the_round_trip_and_no_flipped_bit_does() {
-        let meta = Meta { epoch: 7, slots: vec![(1, 2), (3, u64::MAX)] };
-        let bytes = meta.encode();
-        assert_eq!(Meta::decode(&bytes), Some(meta));
-        for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Meta::decode(&bad), None, "bit {bit}");
         }
     }
 }

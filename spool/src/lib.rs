@@ -10,6 +10,7 @@
 //! lock            held (flock) by the one process that has the spool open
 //! lanes           the lanes' names, one a line; the line's number is the lane's slot on disk
 //! ballast         8 MiB of nothing, given back to a full disk so that it can be worked on
+//! closed          the number of the last commit when the spool was last closed in order
 //! db/             the index: a sled tree
 //! db.broken-<n>/  an index that was found damaged; at most two are kept
 //! files/<slot>/<order without its low 10 bits>/<order>     payloads, all numbers in hex
@@ -27,7 +28,8 @@
 //! key    slot u8 | order u64 BE | kind u8 (0 inline, 1 file) | cost u32 BE
 //! entry  "EvS" 0x01 | slot u8 | kind u8 | order u64 LE | id 16 | header length u16 LE | payload length u32 LE
 //!        | CRC-32 u32 LE of all the rest of the entry | header | payload, or the CRC-32 u32 LE of the file's
-//! meta   key 0xff: 0x01 | epoch u32 LE | records u64 LE, bytes u64 LE by slot | CRC-32 u32 LE
+//! meta   key 0xff: "EvM" 0x01 | slots u8 | commit u64 LE | epoch u32 LE
+//!        | by slot: records u64 LE, bytes u64 LE, next order u64 LE | CRC-32 u32 LE of it all
 //! file   payload | a copy of the entry | its length u32 LE | "EvSpoolF"
 //! ```
 //!
@@ -85,6 +87,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by it"))]
 
 mod adopt;
+mod carve;
 mod commit;
 mod disk;
 mod error;
@@ -96,6 +99,7 @@ mod index;
 mod lanes;
 mod lease;
 mod listing;
+mod meta;
 mod options;
 mod queue;
 mod record;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use crate::disk::Ballast;
 use crate::files::Files;
 use crate::format::{Key, Place};
-use crate::index::{Index, Meta, Scan};
+use crate::index::{Index, Scan};
+use crate::meta::{Meta, Slot};
 use crate::{Degraded, LaneOptions, Options, Payload, Reason, RecordId, SpoolError};
 
 /// Orders given in one epoch: 2^40, some thirty years at a thousand a second.
@@ -64,8 +65,7 @@ pub(crate) struct Queue {
     pub files: Files,
     pub ballast: Ballast,
     pub lanes: Vec<LaneState>,
-    pub epoch: u32,
-    /// Counts of slots that no lane uses.
+    /// As of the last durable commit.
     pub meta: Meta,
     pub pending: BTreeMap<Place, Pending>,
     pub pending_bytes: u64,
@@ -104,7 +104,6 @@ impl Queue {
             files,
             ballast,
             lanes: options.lanes.iter().zip(slots).map(lane).collect(),
-            epoch: 0,
             meta: Meta::default(),
             pending: BTreeMap::new(),
             pending_bytes: 0,
@@ -123,10 +122,10 @@ impl Queue {
 
     /// Takes over an index that was just opened, for the first time in this process.
     pub fn load(&mut self, index: Index, meta: Meta) {
-        self.epoch = meta.epoch;
         let first = u64::from(meta.epoch) << EPOCH_BITS;
         for lane in &mut self.lanes {
-            (lane.records, lane.bytes) = meta.slots.get(usize::from(lane.slot)).copied().unwrap_or_default();
+            let slot = meta.slot(lane.slot);
+            (lane.records, lane.bytes) = (slot.records, slot.bytes);
             lane.next = first;
             lane.boundary = first;
             lane.cursor = [first, 0];
@@ -136,7 +135,7 @@ impl Queue {
     }
 
     pub const fn is_loaded(&self) -> bool {
-        self.epoch > 0
+        self.meta.epoch > 0
     }
 
     pub fn index(&self) -> Result<&Index, SpoolError> {
@@ -160,13 +159,9 @@ impl Queue {
     /// The counts as they will stand when everything pending is durable.
     pub fn counts(&self) -> Meta {
         let mut meta = self.meta.clone();
-        meta.epoch = self.epoch;
+        meta.commit += 1;
         for lane in &self.lanes {
-            let slot = usize::from(lane.slot);
-            if meta.slots.len() <= slot {
-                meta.slots.resize(slot + 1, (0, 0));
-            }
-            meta.slots[slot] = (lane.records, lane.bytes);
+            *meta.slot_mut(lane.slot) = Slot { records: lane.records, bytes: lane.bytes, next: lane.next };
         }
         meta
     }

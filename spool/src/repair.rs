@@ -6,14 +6,16 @@
 //! and takes the old one's place, which is set aside. Each step may be cut off by a crash and is then repeated.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::carve::{Carved, Survey, carve, survey};
 use crate::disk::sync_dir;
 use crate::files::{Files, Found, Tidy};
-use crate::format::{ENTRY_MAX, Place, decode_prefix, find_entry};
-use crate::index::{Index, Meta};
+use crate::format::{Place, decode_prefix};
+use crate::index::Index;
+use crate::meta::Meta;
 use crate::queue::{EPOCH_BITS, EPOCH_MAX};
 use crate::{Payload, Repair, SpoolError};
 
@@ -37,25 +39,24 @@ pub(crate) fn open_index(
 ) -> Result<(Index, Meta, Option<Repair>), SpoolError> {
     let db = dir.join("db");
     finish_swap(dir, &db)?;
+    let survey = survey(&db.join("db"))?;
     let found = match trust {
         Trust::No(found) => found.clone(),
         Trust::AsItIs => match open_sound(&db) {
-            Ok((index, meta)) => return Ok((index, meta, None)),
+            Ok((index, meta)) => return put_back(dir, &survey, index, meta, None),
             Err(SpoolError::Damaged { what }) => what,
             Err(e) => return Err(e),
         },
     };
     tracing::error!(path = %db.display(), error = found, "the spool's index is damaged; mending it");
     if *trust == Trust::AsItIs && remove_snapshots(&db)? {
-        match open_sound(&db).and_then(|(index, meta)| Ok((index.counts_fit(&meta)?, index, meta))) {
-            Ok((true, index, meta)) => {
-                return Ok((index, meta, Some(Repair { found, set_aside: None, salvaged: 0, adopted: 0 })));
-            }
+        match open_sound(&db).and_then(|(index, meta)| Ok((counts_fit(&index, &meta)?, index, meta))) {
+            Ok((true, index, meta)) => return put_back(dir, &survey, index, meta, Some(found)),
             Ok(_) | Err(SpoolError::Damaged { .. }) => {}
             Err(e) => return Err(e),
         }
     }
-    let (salvaged, adopted) = rebuild(dir, &db, files)?;
+    let (salvaged, adopted) = rebuild(dir, &db, files, &survey)?;
     let set_aside = swap(dir, &db)?;
     let (index, meta) = open_sound(&db)?;
     tracing::error!(salvaged, adopted, set_aside = %set_aside.display(), "the spool's index was rebuilt");
@@ -72,6 +73,72 @@ fn open_sound(db: &Path) -> Result<(Index, Meta), SpoolError> {
     Ok((index, meta))
 }
 
+fn counts_fit(index: &Index, meta: &Meta) -> Result<bool, SpoolError> {
+    for (slot, counted) in (0..=u8::MAX).zip(&meta.slots) {
+        if index.count(slot)? != (counted.records, counted.bytes) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Puts back the newest records if sled came up with less than was committed: see [`crate::carve`]. A crash may
+/// leave traces of the one commit that it interrupted; that one promised nothing.
+fn put_back(
+    dir: &Path,
+    survey: &Survey,
+    index: Index,
+    mut meta: Meta,
+    damage: Option<String>,
+) -> Result<(Index, Meta, Option<Repair>), SpoolError> {
+    let committed = survey.commit.saturating_sub(1).max(closed_at(dir));
+    if meta.commit >= committed {
+        let repair = |found| Repair { found, set_aside: None, salvaged: 0, adopted: 0 };
+        return Ok((index, meta, damage.map(repair)));
+    }
+    let found = damage.unwrap_or_else(|| format!("its log ends at commit {} of {committed}", meta.commit));
+    let mut writer = Writer::new(&index);
+    for entry in survey.entries.values() {
+        if decode_prefix(entry).is_some_and(|(e, _)| meta.is_before(e.key.place)) {
+            writer.put_if(entry, Payload::Inline)?;
+        }
+    }
+    let salvaged = writer.seen.len() as u64;
+    let epoch = writer.epoch();
+    let Writer { batch, .. } = writer;
+    index.apply(batch)?;
+    for slot in 0..=u8::MAX {
+        let (records, bytes) = index.count(slot)?;
+        if records > 0 || usize::from(slot) < meta.slots.len() {
+            let slot = meta.slot_mut(slot);
+            (slot.records, slot.bytes) = (records, bytes);
+        }
+    }
+    meta.epoch = meta.epoch.max(epoch);
+    meta.commit = committed + 1;
+    let mut batch = sled::Batch::default();
+    Index::put_meta(&mut batch, &meta);
+    index.apply(batch)?;
+    index.sync()?;
+    tracing::error!(error = found, salvaged, "the spool's index had lost its end; it was put back");
+    Ok((index, meta, Some(Repair { found, set_aside: None, salvaged, adopted: 0 })))
+}
+
+/// Notes how far the commits went, in a file that no damage to the index touches.
+pub(crate) fn note_closed(dir: &Path, commit: u64) {
+    let path = dir.join("closed");
+    if closed_at(dir) < commit
+        && let Err(e) = fs::write(&path, format!("{commit}\n"))
+    {
+        tracing::debug!(path = %path.display(), error = %e, "could not note the last commit");
+    }
+}
+
+/// The last commit when the spool was last closed in order; 0 if that is not known.
+fn closed_at(dir: &Path) -> u64 {
+    fs::read_to_string(dir.join("closed")).ok().and_then(|n| n.trim_end().parse().ok()).unwrap_or(0)
+}
+
 fn remove_snapshots(db: &Path) -> Result<bool, SpoolError> {
     let fail = |e| SpoolError::io("remove the snapshots of", db, e);
     let mut any = false;
@@ -86,24 +153,18 @@ fn remove_snapshots(db: &Path) -> Result<bool, SpoolError> {
 }
 
 /// Fills a new index from the bytes of the old one and from the files.
-fn rebuild(dir: &Path, db: &Path, files: &Files) -> Result<(u64, u64), SpoolError> {
+fn rebuild(dir: &Path, db: &Path, files: &Files, survey: &Survey) -> Result<(u64, u64), SpoolError> {
     let new = dir.join("db.new");
     remove_all(&new)?;
     let index = Index::open(&new)?;
-    let mut writer =
-        Writer { index: &index, batch: sled::Batch::default(), batch_bytes: 0, seen: BTreeMap::new() };
-
-    let log = db.join("db");
-    let fail = |e| SpoolError::io("read", &log, e);
-    match File::open(&log) {
-        // Entries of files are left to the files: they are the truth, and the log has those of removed ones.
-        Ok(file) => carve(file, |bytes| writer.put_if(bytes, Payload::Inline)).map_err(|e| match e {
-            Carve::Read(e) => fail(e),
-            Carve::Write(e) => e,
-        })?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(fail(e)),
-    }
+    let mut writer = Writer::new(&index);
+    // Entries of files are left to the files: they are the truth, and the log has those of removed ones too.
+    carve(&db.join("db"), |carved| match carved {
+        Carved::Entry(_, bytes) => writer.put_if(bytes, Payload::Inline),
+        Carved::Meta(_) => Ok(()),
+    })?;
+    // sled may have wiped these when it tried to open the log.
+    survey.entries.values().try_for_each(|entry| writer.put_if(entry, Payload::Inline))?;
     let salvaged = writer.seen.len() as u64;
 
     let mut places = Vec::new();
@@ -118,7 +179,7 @@ fn rebuild(dir: &Path, db: &Path, files: &Files) -> Result<(u64, u64), SpoolErro
     }
     let adopted = writer.seen.len() as u64 - salvaged;
 
-    writer.finish()?;
+    writer.finish(survey.commit.max(closed_at(dir)))?;
     index.sync()?;
     Ok((salvaged, adopted))
 }
@@ -130,32 +191,6 @@ fn payload_place(found: Found) -> Option<Place> {
     }
 }
 
-enum Carve {
-    Read(io::Error),
-    Write(SpoolError),
-}
-
-/// Shows every entry in a file to `each`. Bad sectors cost what lies in them.
-fn carve(mut file: File, mut each: impl FnMut(&[u8]) -> Result<(), SpoolError>) -> Result<(), Carve> {
-    const WINDOW: usize = 1 << 20;
-    let mut heap = Vec::with_capacity(WINDOW + ENTRY_MAX);
-    loop {
-        let before = heap.len();
-        (&mut file).take(WINDOW as u64).read_to_end(&mut heap).map_err(Carve::Read)?;
-        let last = heap.len() == before;
-        let mut at = 0;
-        while let Some((start, _, next)) = find_entry(&heap, at) {
-            each(&heap[start..next]).map_err(Carve::Write)?;
-            at = next;
-        }
-        if last {
-            return Ok(());
-        }
-        // An entry may begin in the last bytes of this window and end in the next.
-        heap.drain(..at.max(heap.len().saturating_sub(ENTRY_MAX)));
-    }
-}
-
 struct Writer<'a> {
     index: &'a Index,
     batch: sled::Batch,
@@ -163,7 +198,11 @@ struct Writer<'a> {
     seen: BTreeMap<Place, u32>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(index: &'a Index) -> Self {
+        Self { index, batch: sled::Batch::default(), batch_bytes: 0, seen: BTreeMap::new() }
+    }
+
     fn put_if(&mut self, entry: &[u8], payload: Payload) -> Result<(), SpoolError> {
         let Some((decoded, _)) = decode_prefix(entry) else { return Ok(()) };
         let key = decoded.key;
@@ -179,18 +218,20 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(), SpoolError> {
-        let mut meta = Meta::default();
+    fn epoch(&self) -> u32 {
+        let highest = self.seen.keys().map(|place| place.order >> EPOCH_BITS).max().unwrap_or(0);
+        u32::try_from(highest).unwrap_or(EPOCH_MAX)
+    }
+
+    fn finish(mut self, commit: u64) -> Result<(), SpoolError> {
+        let mut meta = Meta { epoch: self.epoch(), commit: commit + 1, slots: Vec::new() };
         for (place, cost) in &self.seen {
-            let slot = usize::from(place.slot);
-            if meta.slots.len() <= slot {
-                meta.slots.resize(slot + 1, (0, 0));
-            }
-            meta.slots[slot].0 += 1;
-            meta.slots[slot].1 += u64::from(*cost);
-            meta.epoch = meta.epoch.max(u32::try_from(place.order >> EPOCH_BITS).unwrap_or(EPOCH_MAX));
+            let slot = meta.slot_mut(place.slot);
+            slot.records += 1;
+            slot.bytes += u64::from(*cost);
+            slot.next = slot.next.max(place.order + 1);
         }
-        meta.insert_into(&mut self.batch);
+        Index::put_meta(&mut self.batch, &meta);
         self.index.apply(self.batch)
     }
 }

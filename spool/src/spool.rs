@@ -11,7 +11,7 @@ use crate::format::{
 };
 use crate::lanes::slots_for;
 use crate::queue::{Pending, Queue};
-use crate::repair::{Trust, open_index};
+use crate::repair::{self, Trust, open_index};
 use crate::room::Room;
 use crate::{
     Degraded, Durability, Kept, Lane, LaneStats, LeaseLimit, NewRecord, OpenReport, Options, Payload, Pushed,
@@ -100,7 +100,7 @@ impl Spool {
         report.unknown_lanes = (0..)
             .zip(&names)
             .filter(|(slot, _)| queue.lane_of(*slot).is_none())
-            .map(|(slot, name)| (name.clone(), queue.meta.slots.get(usize::from(slot)).map_or(0, |s| s.0)))
+            .map(|(slot, name)| (name.clone(), queue.meta.slot(slot).records))
             .filter(|(_, records)| *records > 0)
             .collect();
         drop(queue);
@@ -345,8 +345,9 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(e) = self.commit() {
-            tracing::error!(error = %e, "the spool's last commit failed");
+        match self.commit() {
+            Ok(()) => repair::note_closed(&self.dir, lock(&self.queue).meta.commit),
+            Err(e) => tracing::error!(error = %e, "the spool's last commit failed"),
         }
     }
 }

@@ -34,21 +34,21 @@ fn the_process_that_is_killed() {
                 writeln!(told, "stored 0 {n}").unwrap();
             }
         }
-        if n % 7 == 0 {
+        if n.is_multiple_of(7) {
             spool.commit().unwrap();
             writeln!(told, "stored 1 {n}\nstored 2 {n}").unwrap();
             for id in removed.drain(..) {
                 writeln!(told, "removed {id}").unwrap();
             }
         }
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             let batch = lease(&spool, LeaseLimit::new(12, 200_000));
             assert_eq!(done(&spool, &batch), batch.len());
             // Told before it is durable: may or may not be there.
             batch.iter().for_each(|id| writeln!(told, "leaving {id}").unwrap());
             removed.extend(batch);
         }
-        if n % 11 == 0 {
+        if n.is_multiple_of(11) {
             spool.release_all();
             spool.mark_backlog();
         }
@@ -76,11 +76,10 @@ fn run_and_kill(dir: &std::path::Path, start: u64, lines: usize, told: &mut Told
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut reader = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reader = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut understood = 0;
     let mut killed = false;
-    loop {
-        let Some(line) = reader.next() else { break };
+    for line in reader {
         // The last line may be torn.
         let words: Vec<String> = line.unwrap().split(' ').map(str::to_owned).collect();
         match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
