@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn unit_stays_in_the_half_open_interval() {
         let mut d = Draws::stream(1, 1);
-        let mean = (0..10_000).map(|_| d.unit()).inspect(|u| assert!(*u > 0.0 && *u <= 1.0)).sum::<f64>() / 1e4;
+        let mean =
+            (0..10_000).map(|_| d.unit()).inspect(|u| assert!(*u > 0.0 && *u <= 1.0)).sum::<f64>() / 1e4;
         assert!((mean - 0.5).abs() < 0.02);
     }
 }

@@ -38,7 +38,10 @@ impl<F: Float> IsolationForest<F> {
     ///
     /// # Errors
     /// [`IsolationError::Columns`] if the rows are not as wide as those of the fit.
-    pub fn score_samples<D: Data<Elem = F>>(&self, rows: &ArrayBase<D, Ix2>) -> Result<Array1<F>, IsolationError> {
+    pub fn score_samples<D: Data<Elem = F>>(
+        &self,
+        rows: &ArrayBase<D, Ix2>,
+    ) -> Result<Array1<F>, IsolationError> {
         self.check_columns(rows.ncols())?;
         let rows: CowArray<F, Ix2> = rows.as_standard_layout();
         let flat = rows.as_slice().unwrap_or(&[]);
@@ -118,10 +121,13 @@ impl<F: Float, D: Data<Elem = F>, T: AsTargets> Fit<ArrayBase<D, Ix2>, T, Isolat
         let depth = sample.next_power_of_two().trailing_zeros() as usize;
         let medians = match self.cuts {
             Cuts::Axis => Vec::new(),
-            Cuts::Oblique { .. } => rows.columns().into_iter().map(|column| median(column.iter().copied())).collect(),
+            Cuts::Oblique { .. } => {
+                rows.columns().into_iter().map(|column| median(column.iter().copied())).collect()
+            }
         };
         let trees = assemble(self, columns, depth, self.grow_all(&rows, sample, depth, &medians), medians);
-        let mut forest = IsolationForest { params: self.clone(), columns, sample, threshold: F::cast(0.5), trees };
+        let mut forest =
+            IsolationForest { params: self.clone(), columns, sample, threshold: F::cast(0.5), trees };
         if let Contamination::Share(share) = self.contamination {
             let mut scores = forest.score_samples(&rows)?.to_vec();
             let above = ((n as f64 * share) as usize).min(n - 1);
@@ -158,14 +164,29 @@ impl IsolationForestValidParams {
     }
 
     #[cfg(not(feature = "rayon"))]
-    fn grow_all<F: Float>(&self, rows: &ArrayView2<F>, sample: usize, depth: usize, medians: &[F]) -> Vec<Tree<F>> {
+    fn grow_all<F: Float>(
+        &self,
+        rows: &ArrayView2<F>,
+        sample: usize,
+        depth: usize,
+        medians: &[F],
+    ) -> Vec<Tree<F>> {
         (0..self.n_trees).map(|tree| self.grow_one(rows, sample, depth, medians, tree)).collect()
     }
 
     #[cfg(feature = "rayon")]
-    fn grow_all<F: Float>(&self, rows: &ArrayView2<F>, sample: usize, depth: usize, medians: &[F]) -> Vec<Tree<F>> {
+    fn grow_all<F: Float>(
+        &self,
+        rows: &ArrayView2<F>,
+        sample: usize,
+        depth: usize,
+        medians: &[F],
+    ) -> Vec<Tree<F>> {
         use rayon::prelude::*;
-        (0..self.n_trees).into_par_iter().map(|tree| self.grow_one(rows, sample, depth, medians, tree)).collect()
+        (0..self.n_trees)
+            .into_par_iter()
+            .map(|tree| self.grow_one(rows, sample, depth, medians, tree))
+            .collect()
     }
 }
 

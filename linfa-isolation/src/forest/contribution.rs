@@ -19,7 +19,10 @@ impl<F: Float> IsolationForest<F> {
     ///
     /// # Errors
     /// [`IsolationError::Columns`] if the rows are not as wide as those of the fit.
-    pub fn contributions<D: Data<Elem = F>>(&self, rows: &ArrayBase<D, Ix2>) -> Result<Array2<f64>, IsolationError> {
+    pub fn contributions<D: Data<Elem = F>>(
+        &self,
+        rows: &ArrayBase<D, Ix2>,
+    ) -> Result<Array2<f64>, IsolationError> {
         self.check_columns(rows.ncols())?;
         let lengths: Vec<f64> = (0..=self.sample as u64).map(average_path_length).collect();
         let full = self.full_length();
@@ -42,7 +45,8 @@ impl<F: Float> IsolationForest<F> {
                             };
                             let whole: f64 = terms.iter().map(pull).sum();
                             for term in terms {
-                                let share = if whole > 0.0 { pull(term) / whole } else { 1.0 / terms.len() as f64 };
+                                let share =
+                                    if whole > 0.0 { pull(term) / whole } else { 1.0 / terms.len() as f64 };
                                 credits[term.0 as usize] += credit * share;
                             }
                         }

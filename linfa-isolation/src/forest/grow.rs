@@ -79,8 +79,7 @@ impl<F: Float> Grower<'_, F> {
             if self.keep_spans {
                 tree.spans[at] = (low, high);
             }
-            let middle =
-                start + partition(&mut order[start..end], &mut keys[start..end], threshold, draws);
+            let middle = start + partition(&mut order[start..end], &mut keys[start..end], threshold, draws);
             pending.push(Pending { at: 2 * at + 2, depth: depth + 1, start: middle, end });
             pending.push(Pending { at: 2 * at + 1, depth: depth + 1, start, end: middle });
         }

@@ -95,7 +95,9 @@ impl<F: Float> Trees<F> {
                 }
             } else {
                 for (row, sum) in rows.chunks_exact(columns).zip(sums.iter_mut()) {
-                    *sum = (0..self.count()).map(|tree| self.path_length(tree, row, rule, &mut |_| {}) as f32).sum();
+                    *sum = (0..self.count())
+                        .map(|tree| self.path_length(tree, row, rule, &mut |_| {}) as f32)
+                        .sum();
                 }
             }
         }
@@ -121,7 +123,13 @@ impl<F: Float> Trees<F> {
 
     /// The path length of one row in one tree by any rule, with every step shown to `visit`. Where the value at a cut is
     /// missing the walk goes both ways, weighted by the training rows on each side.
-    pub(super) fn path_length(&self, tree: usize, row: &[F], rule: PathRule, visit: &mut impl FnMut(Step)) -> f64 {
+    pub(super) fn path_length(
+        &self,
+        tree: usize,
+        row: &[F],
+        rule: PathRule,
+        visit: &mut impl FnMut(Step),
+    ) -> f64 {
         let inner = self.inner();
         let nodes = 2 * inner + 1;
         // Depth-first with what remains to be walked; a row without missing values never holds more than one entry.

@@ -1,0 +1,43 @@
+//! CSV rows of numbers on standard input, a score a line on standard output; with `--alerts`, `score,alert`.
+//!
+//! `cargo run --release --example score < rows.csv`. An empty field or `nan` is a missing value.
+
+use std::io::{self, BufRead, Write};
+
+use linfa_isolation::{StreamingForest, StreamingForestParams};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut alerts = false;
+    let mut seed = 42;
+    for argument in std::env::args().skip(1) {
+        match argument.strip_prefix("--seed=") {
+            Some(given) => seed = given.parse()?,
+            None if argument == "--alerts" => alerts = true,
+            None => return Err(format!("{argument}: only --alerts and --seed=N are known").into()),
+        }
+    }
+    let mut detector: Option<StreamingForest> = None;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for (at, line) in io::stdin().lock().lines().enumerate() {
+        let line = line?;
+        let row: Vec<f64> = line
+            .split(',')
+            .map(|field| match field.trim() {
+                "" => Ok(f64::NAN),
+                number => number.parse(),
+            })
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("line {}: {error}", at + 1))?;
+        let detector = match &mut detector {
+            Some(detector) => detector,
+            none => none.insert(StreamingForestParams::new(row.len()).seed(seed).detector()?),
+        };
+        let score = detector.score(&row).map_err(|error| format!("line {}: {error}", at + 1))?;
+        if alerts {
+            writeln!(out, "{:.6},{}", score.value, u8::from(score.is_anomaly))?;
+        } else {
+            writeln!(out, "{:.6}", score.value)?;
+        }
+    }
+    Ok(out.flush()?)
+}

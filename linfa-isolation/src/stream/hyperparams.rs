@@ -1,0 +1,148 @@
+use linfa::ParamGuard;
+
+use super::StreamingForest;
+use crate::error::StreamError;
+
+/// One alert an episode instead of one a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Hysteresis {
+    /// Anomalous rows in a row that begin an episode, at least 1.
+    pub rows_to_begin: u32,
+    /// Ordinary rows in a row that end it, at least 1.
+    pub quiet_rows: u32,
+}
+
+impl Default for Hysteresis {
+    /// Begins at the first anomalous row and ends after 30 ordinary ones.
+    fn default() -> Self {
+        Self { rows_to_begin: 1, quiet_rows: 30 }
+    }
+}
+
+/// Checked hyperparameters of a [`StreamingForest`].
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct StreamingForestValidParams {
+    pub(crate) dimensions: usize,
+    pub(crate) n_trees: usize,
+    pub(crate) max_samples: usize,
+    pub(crate) reservoir: usize,
+    pub(crate) warm_up: usize,
+    pub(crate) false_discovery: f64,
+    pub(crate) hysteresis: Option<Hysteresis>,
+    pub(crate) seed: u64,
+}
+
+impl StreamingForestValidParams {
+    /// A detector that has seen nothing.
+    pub fn detector(&self) -> StreamingForest {
+        StreamingForest::from_params(self.clone())
+    }
+}
+
+/// Builder of a [`StreamingForest`]. One set of defaults is meant to serve every stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamingForestParams(StreamingForestValidParams);
+
+impl StreamingForestParams {
+    /// The defaults, for rows of `dimensions` values.
+    pub fn new(dimensions: usize) -> Self {
+        Self(StreamingForestValidParams {
+            dimensions,
+            n_trees: 50,
+            max_samples: 256,
+            reservoir: 1024,
+            warm_up: 64,
+            false_discovery: 0.1,
+            hysteresis: None,
+            seed: 42,
+        })
+    }
+    /// Number of trees of each head, 1 to 1000 (default 50).
+    pub fn n_trees(mut self, n: usize) -> Self {
+        self.0.n_trees = n;
+        self
+    }
+    /// Rows a tree is grown on, 8 to 4096 and no more than the reservoir (default 256).
+    pub fn max_samples(mut self, n: usize) -> Self {
+        self.0.max_samples = n;
+        self
+    }
+    /// Rows of the past that are kept, 16 to 65,536 (default 1024). Each row takes the place of a random one, so the
+    /// age of the kept rows falls off exponentially with this as its mean.
+    pub fn reservoir(mut self, rows: usize) -> Self {
+        self.0.reservoir = rows;
+        self
+    }
+    /// Rows before the first alert is possible, at least 16 and no more than the reservoir (default 64).
+    pub fn warm_up(mut self, rows: usize) -> Self {
+        self.0.warm_up = rows;
+        self
+    }
+    /// The share of alerts that may be rows of the ordinary kind, in (0, 0.5] (default 0.1).
+    pub fn false_discovery(mut self, share: f64) -> Self {
+        self.0.false_discovery = share;
+        self
+    }
+    /// Group alerts into episodes (default off: [`Score::episode`](super::Score::episode) stays `None`).
+    pub fn hysteresis(mut self, hysteresis: Option<Hysteresis>) -> Self {
+        self.0.hysteresis = hysteresis;
+        self
+    }
+    /// Seed of everything random (default 42). The same seed and rows give the same scores on every platform.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.0.seed = seed;
+        self
+    }
+    /// A detector that has seen nothing.
+    ///
+    /// # Errors
+    /// [`StreamError::Parameter`] for the first value out of its range.
+    pub fn detector(&self) -> Result<StreamingForest, StreamError> {
+        Ok(self.check_ref()?.detector())
+    }
+}
+
+impl ParamGuard for StreamingForestParams {
+    type Checked = StreamingForestValidParams;
+    type Error = StreamError;
+
+    fn check_ref(&self) -> Result<&Self::Checked, Self::Error> {
+        let p = &self.0;
+        let refuse = |name, got: String, must| Err(StreamError::Parameter { name, got, must });
+        if !(1..=256).contains(&p.dimensions) {
+            return refuse("dimensions", p.dimensions.to_string(), "between 1 and 256");
+        }
+        if !(1..=1000).contains(&p.n_trees) {
+            return refuse("n_trees", p.n_trees.to_string(), "between 1 and 1000");
+        }
+        if !(16..=65_536).contains(&p.reservoir) {
+            return refuse("reservoir", p.reservoir.to_string(), "between 16 and 65,536 rows");
+        }
+        if !(8..=4096.min(p.reservoir)).contains(&p.max_samples) {
+            return refuse(
+                "max_samples",
+                p.max_samples.to_string(),
+                "between 8 and 4096, and at most the reservoir",
+            );
+        }
+        if !(16..=p.reservoir).contains(&p.warm_up) {
+            return refuse("warm_up", p.warm_up.to_string(), "at least 16 rows and at most the reservoir");
+        }
+        if !(p.false_discovery > 0.0 && p.false_discovery <= 0.5) {
+            return refuse("false_discovery", p.false_discovery.to_string(), "above 0 and at most 0.5");
+        }
+        if let Some(h) = p.hysteresis
+            && (h.rows_to_begin == 0 || h.quiet_rows == 0)
+        {
+            return refuse("hysteresis", format!("{h:?}"), "at least one row either way");
+        }
+        Ok(p)
+    }
+
+    fn check(self) -> Result<Self::Checked, Self::Error> {
+        self.check_ref()?;
+        Ok(self.0)
+    }
+}

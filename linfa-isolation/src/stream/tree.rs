@@ -1,0 +1,138 @@
+//! One tree of a streaming head: grown on a sample of the reservoir, read by the insertion rule.
+
+use crate::path_length::average_path_length;
+use crate::random::Draws;
+
+/// A cut with the span of the training rows along it. The threshold is infinite at a leaf.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Cut {
+    threshold: f32,
+    low: f32,
+    high: f32,
+    column: u32,
+}
+
+const LEAF: Cut = Cut { threshold: f32::INFINITY, low: f32::NEG_INFINITY, high: f32::INFINITY, column: 0 };
+
+/// A complete binary tree in arrays; node `i` has its children at `2 i + 1` and `2 i + 2`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tree {
+    cuts: Vec<Cut>,
+    /// c(rows) of every node: the edges expected below it.
+    promise: Vec<f32>,
+}
+
+/// Working space for growing, kept so that steady state allocates nothing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Workspace {
+    order: Vec<u32>,
+    pending: Vec<(usize, usize, usize)>,
+}
+
+impl Tree {
+    pub(super) fn new(depth: usize) -> Self {
+        let inner = (1 << depth) - 1;
+        Self { cuts: vec![LEAF; inner], promise: vec![0.0; 2 * inner + 1] }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&self.cuts[..]) + size_of_val(&self.promise[..])
+    }
+
+    /// Grows the tree anew on `sample` distinct rows of `rows` (row-major, `columns` wide).
+    pub(super) fn grow(
+        &mut self,
+        rows: &[f32],
+        columns: usize,
+        sample: usize,
+        work: &mut Workspace,
+        draws: &mut Draws,
+    ) {
+        let Workspace { order, pending } = work;
+        let total = rows.len() / columns;
+        let sample = sample.min(total);
+        order.clear();
+        order.extend(0..total as u32);
+        for i in 0..sample {
+            let j = i + draws.below(total - i);
+            order.swap(i, j);
+        }
+        let inner = self.cuts.len();
+        self.cuts.fill(LEAF);
+        pending.clear();
+        pending.push((0, 0, sample));
+        while let Some((at, start, end)) = pending.pop() {
+            self.promise[at] = average_path_length((end - start) as u64) as f32;
+            if at >= inner || end - start < 2 {
+                continue;
+            }
+            let value = |row: u32, column: usize| rows[row as usize * columns + column];
+            let first = draws.below(columns);
+            let found = (0..columns).map(|turn| (first + turn) % columns).find_map(|column| {
+                let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+                for &row in &order[start..end] {
+                    let x = value(row, column);
+                    low = if x < low { x } else { low };
+                    high = if x > high { x } else { high };
+                }
+                (low < high).then_some((column, low, high))
+            });
+            let Some((column, low, high)) = found else { continue };
+            let u = draws.unit() as f32;
+            let drawn = low * (1.0 - u) + high * u;
+            let threshold = if drawn > low && drawn <= high { drawn } else { high };
+            self.cuts[at] = Cut { threshold, low, high, column: column as u32 };
+            let mut middle = start;
+            for i in start..end {
+                let x = value(order[i], column);
+                // A missing value takes a side by chance, as far along the span as the threshold.
+                let left = if x.is_nan() {
+                    low + (high - low) * (draws.unit() as f32) < threshold
+                } else {
+                    x < threshold
+                };
+                order.swap(middle, i);
+                middle += usize::from(left);
+            }
+            pending.push((2 * at + 2, middle, end));
+            pending.push((2 * at + 1, start, middle));
+        }
+    }
+
+    /// How much shorter than average the path of `row` would be had it been among the sample, c(sample) - E[h]; what each
+    /// column adds to that goes to `credits`.
+    pub(super) fn saved(&self, row: &[f32], credits: &mut [f32]) -> f32 {
+        self.walk(0, 1.0, row, credits)
+    }
+
+    /// The part below node `at`, for the `share` of the row that comes so far.
+    fn walk(&self, mut at: usize, mut share: f32, row: &[f32], credits: &mut [f32]) -> f32 {
+        let mut saved = 0.0;
+        while let Some(cut) = self.cuts.get(at).filter(|cut| cut.threshold < f32::INFINITY) {
+            let column = cut.column as usize;
+            let x = row[column];
+            // One edge is paid for every step; what the node promised beyond what the next one promises is saved.
+            let here = share * (self.promise[at] - 1.0);
+            if x.is_nan() {
+                let left = share * ((cut.threshold - cut.low) / (cut.high - cut.low));
+                let right = share - left;
+                let credit = here - left * self.promise[2 * at + 1] - right * self.promise[2 * at + 2];
+                credits[column] += credit;
+                return saved
+                    + credit
+                    + self.walk(2 * at + 1, left, row, credits)
+                    + self.walk(2 * at + 2, right, row, credits);
+            }
+            let beyond = (cut.low - x).max(x - cut.high);
+            if beyond > 0.0 {
+                share -= share * (beyond / (beyond + cut.high - cut.low));
+            }
+            at = 2 * at + 1 + usize::from(x >= cut.threshold);
+            let credit = here - share * self.promise[at];
+            credits[column] += credit;
+            saved += credit;
+        }
+        saved
+    }
+}
