@@ -112,6 +112,13 @@ fn memory_stays_bounded_while_the_disk_is_full_and_every_loss_is_counted() {
     let lane = &spool.stats().lanes[1];
     assert_eq!(lane.dropped_for(Reason::DiskFull), 900 - accepted as u64);
     assert_eq!((lane.pushed, lane.records), (accepted as u64, accepted as u64));
+    // An alert still finds room, at the cost of the oldest reading that waits.
+    let alert = push(&spool, ALERT, 9999, 6000).unwrap();
+    assert_eq!(alert.kept, Kept::NextCommit);
+    assert_eq!(
+        alert.dropped.iter().map(|d| (d.id, d.reason)).collect::<Vec<_>>(),
+        [(Some(id(0)), Reason::DiskFull)]
+    );
     faults.commit.store(false, SeqCst);
     spool.commit().unwrap();
     assert_eq!(ids(&spool).len(), accepted);

@@ -57,6 +57,9 @@
 //! 6. **Pushed = stored + done + dropped**, by lane: every drop passes one function that counts it by reason.
 //! 7. **Damage costs what is damaged.** A record whose checksum or file fails is counted and skipped. An index
 //!    that does not open, or does not read, is rebuilt while the spool runs on; opening never fails for it.
+//!    sled takes a flipped bit in its log for the log's end, and forgets what was committed since, in silence:
+//!    so each commit has a number, the log is read as a heap of bytes before sled opens it, and if sled comes up
+//!    with an earlier commit, the newest entries (4 MiB of them) are put back.
 //! 8. **Memory is bounded** by what waits for a commit (about 4 MiB), the leased records' keys, and 8192 keys
 //!    of records that were lately released. It does not grow with what is stored.
 //!
@@ -74,8 +77,8 @@
 //! The spool stops growing when less than `min_free_bytes` is free: new records then cost older or less
 //! important ones. Should the disk fill up all the same, through others, the ballast is given back to it, so that sled,
 //! which needs room even to delete, can go on; the index is opened again (sled answers nothing else after a
-//! fault), and what waited is written once more. What cannot be written waits in memory up to 4 MiB, beyond
-//! that pushes fail with [`SpoolError::DiskFull`]. Each commit tries again; [`Stats::degraded`] tells.
+//! fault), and what waited is written once more. What cannot be written waits in memory up to 4 MiB; beyond
+//! that less important records make way, and then pushes fail with [`SpoolError::DiskFull`]. Each commit tries again; [`Stats::degraded`] tells.
 //!
 //! # What can come twice, and what cannot be promised
 //!
@@ -83,6 +86,14 @@
 //! next commit, and after a rebuilt index, in which removed entries may be found as well. Its id is the same.
 //! sled 0.34 panics on some faults; such a panic is caught and handled as damage. It may also wait for ever
 //! when one of its own threads dies: a watchdog is the remedy. A disk that lies about fsync loses what it loses.
+//!
+//! # What it costs
+//!
+//! Measured on x86-64 and ext4 by `examples/measure.rs`; times from a busy machine. Records of 200 bytes with a
+//! header of 24, committed by the hundred: 8 bytes are written for a byte pushed, and 100,000 of them take 52 MB
+//! of index, whose room is used again, but not given back. Images of 100 KB, each with its own commit: 1.11
+//! bytes for a byte. A spool with 100,000 records opens in 0.16 s (the log is read once), and the process stays
+//! at 11 to 21 MB.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by it"))]
 

@@ -94,6 +94,19 @@ impl Queue {
         Ok(if self.total_bytes() + need > bound { Room::Refused(why) } else { Room::Made })
     }
 
+    /// Makes room among the records that wait for the disk, at the cost of less important lanes. False if there
+    /// is none.
+    pub fn make_memory(&mut self, lane: usize, bound: u64, dropped: &mut Vec<Dropped>) -> bool {
+        for victim in (lane + 1..self.lanes.len()).rev() {
+            while self.pending_bytes > bound
+                && let Some(gone) = self.drop_oldest_pending(victim, Reason::DiskFull)
+            {
+                dropped.push(gone);
+            }
+        }
+        self.pending_bytes <= bound
+    }
+
     /// False if the lane has nothing that may go.
     fn drop_oldest(
         &mut self,
@@ -115,12 +128,15 @@ impl Queue {
             let end = self.scanned_to(lane, class);
             self.advance(lane, class, end);
         }
+        let gone = self.drop_oldest_pending(lane, reason);
+        dropped.extend(gone);
+        Ok(gone.is_some())
+    }
+
+    fn drop_oldest_pending(&mut self, lane: usize, reason: Reason) -> Option<Dropped> {
         let slot = self.lanes[lane].slot;
         let all = Place { slot, order: 0 }..=Place { slot, order: u64::MAX };
-        let Some((key, id)) = self.pending.range(all).next().map(|(_, p)| (p.key, p.id)) else {
-            return Ok(false);
-        };
-        dropped.push(self.drop_stored(lane, key, Some(id), reason));
-        Ok(true)
+        let (key, id) = self.pending.range(all).next().map(|(_, p)| (p.key, p.id))?;
+        Some(self.drop_stored(lane, key, Some(id), reason))
     }
 }

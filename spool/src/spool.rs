@@ -132,14 +132,13 @@ impl Spool {
         let refuse =
             |queue: &mut Queue, reason| queue.drop_record(at, Some(record.id), u64::from(cost), reason);
 
-        if !queue.is_loaded() || queue.pending_bytes + ENTRY_MAX as u64 > PENDING_HARD {
+        if !queue.is_loaded() || !queue.make_memory(at, PENDING_HARD - ENTRY_MAX as u64, &mut dropped) {
             refuse(&mut queue, Reason::DiskFull);
-            return Err(match queue.index() {
-                Err(e) => e,
-                Ok(_) => {
-                    SpoolError::DiskFull { action: "store a record", why: "memory is full as well".into() }
-                }
-            });
+            let why = "and so is the memory for what waits".into();
+            return Err(queue
+                .index()
+                .err()
+                .unwrap_or(SpoolError::DiskFull { action: "store a record", why }));
         }
         match queue.make_room(at, u64::from(cost), &inner.disk, &inner.dir, &mut dropped) {
             Ok(Room::Made) => {}
