@@ -46,10 +46,19 @@ pub(crate) struct Canvas<'a> {
     pub pixels: &'a mut [u8],
 }
 
+/// How far a region reaches beyond its box.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Growth {
+    /// Width and height of the ellipse over those of the box.
+    pub margin: f32,
+    /// Pixels on every side beyond that: what the detector's boxes are uncertain by, whatever their size.
+    pub slack: f32,
+}
+
 /// Covers the regions around these boxes.
-pub(crate) fn cover(canvas: &mut Canvas, boxes: &[Rect], how: Cover, margin: f32, noise: &mut Noise) {
+pub(crate) fn cover(canvas: &mut Canvas, boxes: &[Rect], how: Cover, growth: Growth, noise: &mut Noise) {
     let regions: Vec<Region> =
-        boxes.iter().filter_map(|b| Region::new(canvas, b, how, margin, noise)).collect();
+        boxes.iter().filter_map(|b| Region::new(canvas, b, how, growth, noise)).collect();
     if how == Cover::DeepBlur {
         for region in &regions {
             region.paint_rim(canvas);
@@ -60,10 +69,11 @@ pub(crate) fn cover(canvas: &mut Canvas, boxes: &[Rect], how: Cover, margin: f32
     }
 }
 
-/// How many cells a region's shorter side is averaged to: a cell is never under 12 pixels, so that even the smallest
-/// face is averaged over most of itself.
-fn cells_of(shorter_side: f32) -> usize {
-    (shorter_side / 16.0).floor().clamp(1.0, 3.0) as usize
+/// How many cells a region's shorter side is averaged to: a cell is never under 24 pixels, so that a small face is
+/// averaged over most of itself. Blocks have edges of their own, and three of them would trace a face's outline.
+fn cells_of(shorter_side: f32, how: Cover) -> usize {
+    let most = if how == Cover::Mosaic { 2.0 } else { 3.0 };
+    (shorter_side / 24.0).floor().clamp(1.0, most) as usize
 }
 
 struct Region {
@@ -89,11 +99,12 @@ enum Look {
 
 impl Region {
     /// None when the region lies outside of the frame.
-    fn new(canvas: &Canvas, face: &Rect, how: Cover, margin: f32, noise: &mut Noise) -> Option<Region> {
+    fn new(canvas: &Canvas, face: &Rect, how: Cover, growth: Growth, noise: &mut Noise) -> Option<Region> {
         let (cx, cy) = face.centre();
         // From 1 / sqrt 2 on the ellipse holds the whole box; the floor is for boxes of next to no size.
-        let half = (margin / 2.0).max(FRAC_1_SQRT_2);
-        let (a, b) = ((face.w * half).max(4.0), (face.h * half).max(4.0));
+        let half = (growth.margin / 2.0).max(FRAC_1_SQRT_2);
+        let axis = |side: f32| (side * half + growth.slack).max(4.0);
+        let (a, b) = (axis(face.w), axis(face.h));
         let edge = |v: f32, limit: usize| v.clamp(0.0, limit as f32) as usize;
         let part = [
             edge((cx - a).floor(), canvas.width),
@@ -108,7 +119,7 @@ impl Region {
             Cover::Solid => Look::Fill,
             Cover::DeepBlur | Cover::Mosaic => {
                 let shorter = (part[2] - part[0]).min(part[3] - part[1]);
-                let n = cells_of(shorter as f32);
+                let n = cells_of(shorter as f32, how);
                 Look::Cells { n, colours: averages(canvas, part, n, noise), smooth: how == Cover::DeepBlur }
             }
         };
@@ -253,6 +264,7 @@ mod tests {
     use super::*;
 
     const SIDE: usize = 200;
+    const GROWTH: Growth = Growth { margin: 1.6, slack: 0.0 };
 
     /// Stripes that a face could be told by, as strong as they get.
     fn stripes() -> Vec<u8> {
@@ -264,7 +276,7 @@ mod tests {
     fn covered(mut pixels: Vec<u8>, boxes: &[Rect], how: Cover) -> Vec<u8> {
         // The same noise for each call: what remains different comes from the pixels.
         let mut noise = Noise { key: fixed_key(), counter: 0 };
-        cover(&mut Canvas { width: SIDE, height: SIDE, pixels: &mut pixels }, boxes, how, 1.6, &mut noise);
+        cover(&mut Canvas { width: SIDE, height: SIDE, pixels: &mut pixels }, boxes, how, GROWTH, &mut noise);
         pixels
     }
 
@@ -283,22 +295,22 @@ mod tests {
     #[test]
     fn nothing_but_the_cell_averages_survives() {
         // Rearranging the pixels within a cell changes every pixel and no average: the cover must come out the same.
-        // FACE x 1.6 is 52..148 by 36..164: three cells of 32 columns, and rows 36, 78, 121, 164.
+        // FACE x 1.6 is 52..148 by 36..164.
         let original = stripes();
-        let mut other = original.clone();
-        for (top, bottom) in [(36, 78), (78, 121), (121, 164)] {
-            for left in [52, 84, 116] {
-                let spots: Vec<_> =
-                    (top..bottom).flat_map(|y| (left..left + 32).map(move |x| (x, y))).collect();
-                for (from, to) in spots.iter().zip(spots.iter().rev()) {
+        for (how, n) in [(Cover::DeepBlur, 3), (Cover::Mosaic, 2), (Cover::Solid, 1)] {
+            let mut other = original.clone();
+            for cell in 0..n * n {
+                let (column, row) = (cell % n, cell / n);
+                let columns = 52 + 96 * column / n..52 + 96 * (column + 1) / n;
+                let rows = 36 + 128 * row / n..36 + 128 * (row + 1) / n;
+                let spots: Vec<_> = rows.flat_map(|y| columns.clone().map(move |x| (x, y))).collect();
+                for (from, to) in spots.iter().zip(spots.iter().cycle().skip(3)) {
                     let at = 3 * (to.1 * SIDE + to.0);
                     other[at..at + 3].copy_from_slice(&pixel(&original, from.0, from.1));
                 }
             }
-        }
-        assert_ne!(original, other);
-        for how in [Cover::DeepBlur, Cover::Mosaic, Cover::Solid] {
-            let (a, b) = (covered(original.clone(), &[FACE], how), covered(other.clone(), &[FACE], how));
+            assert!(original != other);
+            let (a, b) = (covered(original.clone(), &[FACE], how), covered(other, &[FACE], how));
             let mut inside = 0;
             for y in 36..164 {
                 for x in 52..148 {
@@ -333,7 +345,8 @@ mod tests {
         for margin in [1.0, 1.6, 2.0] {
             let mut pixels = vec![255; 3 * SIDE * SIDE];
             let mut canvas = Canvas { width: SIDE, height: SIDE, pixels: &mut pixels };
-            cover(&mut canvas, &[FACE], Cover::Solid, margin, &mut Noise::new());
+            let growth = Growth { margin, slack: 0.0 };
+            cover(&mut canvas, &[FACE], Cover::Solid, growth, &mut Noise::new());
             for (x, y) in [(70, 60), (129, 60), (70, 139), (129, 139), (100, 100)] {
                 assert_eq!(pixel(&pixels, x, y), FILL);
             }
@@ -378,7 +391,9 @@ mod tests {
 
     #[test]
     fn few_numbers_survive() {
-        assert_eq!([1.0, 31.0, 32.0, 47.0, 48.0, 5000.0].map(cells_of), [1, 1, 2, 2, 3, 3]);
+        let cells = [1.0, 47.0, 48.0, 71.0, 72.0, 5000.0];
+        assert_eq!(cells.map(|side| cells_of(side, Cover::DeepBlur)), [1, 1, 2, 2, 3, 3]);
+        assert_eq!(cells.map(|side| cells_of(side, Cover::Mosaic)), [1, 1, 2, 2, 2, 2]);
     }
 
     #[test]

@@ -39,9 +39,10 @@
 //!
 //! # What survives of a face
 //!
-//! Under [`Cover::DeepBlur`] and [`Cover::Mosaic`] at most 27 numbers (3x3 colour averages of a region that is larger
-//! than the face), each moved by a small random amount; 12 for small faces and 3 for tiny ones. Under
-//! [`Cover::Solid`] none. In each case the place and size of the region can be seen. Averages of the same face over
+//! Under [`Cover::DeepBlur`] at most 27 numbers: 3x3 colour averages of a region that is larger than the face, each
+//! moved by a small random amount. Where the region is under 72 pixels wide or high they are 12, under 48 they are 3.
+//! Under [`Cover::Mosaic`] at most 12, under [`Cover::Solid`] none. In each case the place and size of the region can
+//! be seen, and so can what lies around it: hair, neck, shoulders. Averages of the same face over
 //! many frames can be averaged again, which removes the random part: it is there against exact subtraction, not
 //! against a patient observer. For the strictest needs use `Solid`.
 //!

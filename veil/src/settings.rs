@@ -7,12 +7,12 @@ use crate::{ModelKind, VeilError, models_dir};
 /// How a face is covered. In each case nothing of the original pixels stays inside of the covered region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Cover {
-    /// At most 3x3 averages of the region, slightly randomised, enlarged smoothly, with a soft rim outside of it.
+    /// At most 3x3 averages of the region (12 numbers under 72 pixels, 3 under 48), slightly randomised, enlarged smoothly, with a soft rim outside of it.
     #[default]
     DeepBlur,
     /// One fixed colour: nothing of the face survives but its place.
     Solid,
-    /// The same averages as hard-edged blocks.
+    /// At most 2x2 such averages as hard-edged blocks.
     Mosaic,
 }
 
@@ -54,7 +54,7 @@ pub struct Settings {
     /// The covering.
     pub cover: Cover,
     /// Width and height of the covered ellipse over those of the detected box, 1 to 4. From 1.42 on the ellipse holds
-    /// the whole box; smaller values are raised to that.
+    /// the whole box; smaller values are raised to that. To this come eight pixels of the detector's input on every side.
     pub margin: f32,
     /// For how many frames a face that is no longer found stays covered (stream mode), at most 1000.
     pub hold_frames: u32,

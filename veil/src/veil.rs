@@ -1,8 +1,13 @@
-use crate::cover::{Canvas, Noise, cover};
+use crate::cover::{Canvas, Growth, Noise, cover};
 use crate::detect::Detector;
 use crate::geometry::Rect;
 use crate::hold::{Held, Hold, RENEWAL};
 use crate::{Face, Frame, Settings, VeilError, VeiledImage};
+
+/// What a detected box may be off by on every side, in pixels of the detector's input: two steps of the map in which
+/// CenterFace finds centres. For small faces this counts: of the faces in the photos that this was chosen on it left
+/// 1.5 % unhidden instead of 3.5 %, with as many false veils.
+const SLACK: f32 = 8.0;
 
 /// Detects, holds and covers. One for each camera: it remembers the faces of the frames before.
 pub struct Veil {
@@ -55,7 +60,9 @@ impl Veil {
         let mut pixels = frame.into_pixels();
         let boxes: Vec<Rect> = faces.iter().map(|f| f.rect).collect();
         let mut canvas = Canvas { width: width as usize, height: height as usize, pixels: &mut pixels };
-        cover(&mut canvas, &boxes, self.settings.cover, self.settings.margin, &mut self.noise);
+        let slack = SLACK * width.max(height) as f32 / self.settings.long_side as f32;
+        let growth = Growth { margin: self.settings.margin, slack };
+        cover(&mut canvas, &boxes, self.settings.cover, growth, &mut self.noise);
         let report = |f: &Held| {
             let Rect { x, y, w, h } = f.rect.clipped(width, height);
             Face { x, y, width: w, height: h, score: f.score, held: f.held }
