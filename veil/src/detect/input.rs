@@ -1,4 +1,6 @@
-//! The detector's input: the frame scaled with its aspect kept, in the upper left corner, the rest black.
+//! The detector's input: the whole frame, its long side scaled to the set length and its short side to the multiple of 32
+//! next above what would keep the aspect. The distortion is a few per cent; a black border in its place makes for more
+//! boxes that are no faces (1.53 an image instead of 1.42, with as many faces covered).
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -12,8 +14,6 @@ use crate::geometry::Rect;
 pub(super) struct Fit {
     /// Width and height of the input, multiples of 32.
     pub input: (u32, u32),
-    /// The part of it that the frame fills.
-    pub filled: (u32, u32),
     /// Pixels of the frame per pixel of the input.
     scale: (f32, f32),
 }
@@ -21,11 +21,9 @@ pub(super) struct Fit {
 impl Fit {
     pub fn new(width: u32, height: u32, long_side: u32) -> Fit {
         let scale = f64::from(long_side) / f64::from(width.max(height));
-        let side = |n: u32| ((f64::from(n) * scale).round() as u32).clamp(1, long_side);
-        let filled = (side(width), side(height));
-        let input = (filled.0.next_multiple_of(32), filled.1.next_multiple_of(32));
-        let scale = (width as f32 / filled.0 as f32, height as f32 / filled.1 as f32);
-        Fit { input, filled, scale }
+        let side = |n: u32| ((f64::from(n) * scale).round() as u32).clamp(1, long_side).next_multiple_of(32);
+        let input = (side(width), side(height));
+        Fit { input, scale: (width as f32 / input.0 as f32, height as f32 / input.1 as f32) }
     }
 
     /// From the input's pixels to the frame's.
@@ -48,32 +46,28 @@ impl Scaler {
 
     /// Planes of 0-255, red first unless `blue_first`.
     pub fn tensor(&mut self, frame: &Frame, fit: &Fit, blue_first: bool) -> TractResult<Tensor> {
-        let (w, h) = (fit.filled.0 as usize, fit.filled.1 as usize);
-        let pixels = if (frame.width(), frame.height()) == fit.filled {
+        let (width, height) = fit.input;
+        let area = width as usize * height as usize;
+        let pixels = if (frame.width(), frame.height()) == fit.input {
             frame.pixels()
         } else {
             // A convolution: shrinking averages over all pixels, so that no face falls between samples.
             let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-            self.buffer.resize(3 * w * h, 0);
+            self.buffer.resize(3 * area, 0);
             let from = ImageRef::new(frame.width(), frame.height(), frame.pixels(), PixelType::U8x3)?;
-            let mut to = Image::from_slice_u8(fit.filled.0, fit.filled.1, &mut self.buffer, PixelType::U8x3)?;
+            let mut to = Image::from_slice_u8(width, height, &mut self.buffer, PixelType::U8x3)?;
             self.resizer.resize(&from, &mut to, &options)?;
             &self.buffer[..]
         };
-        let (in_w, in_h) = (fit.input.0 as usize, fit.input.1 as usize);
-        let mut planes = vec![0f32; 3 * in_w * in_h];
-        let (first, rest) = planes.split_at_mut(in_w * in_h);
-        let (second, third) = rest.split_at_mut(in_w * in_h);
+        let mut planes = vec![0f32; 3 * area];
+        let (first, rest) = planes.split_at_mut(area);
+        let (green, third) = rest.split_at_mut(area);
         let (red, blue) = if blue_first { (third, first) } else { (first, third) };
-        for y in 0..h {
-            let line = pixels[3 * w * y..3 * w * (y + 1)].chunks_exact(3);
-            let row = in_w * y..in_w * y + w;
-            let outs = red[row.clone()].iter_mut().zip(&mut second[row.clone()]).zip(&mut blue[row]);
-            for (pixel, ((r, g), b)) in line.zip(outs) {
-                (*r, *g, *b) = (f32::from(pixel[0]), f32::from(pixel[1]), f32::from(pixel[2]));
-            }
+        let outs = red.iter_mut().zip(green).zip(blue);
+        for (pixel, ((r, g), b)) in pixels.chunks_exact(3).zip(outs) {
+            (*r, *g, *b) = (f32::from(pixel[0]), f32::from(pixel[1]), f32::from(pixel[2]));
         }
-        Ok(tract_ndarray::Array4::from_shape_vec((1, 3, in_h, in_w), planes)?.into())
+        Ok(tract_ndarray::Array4::from_shape_vec((1, 3, height as usize, width as usize), planes)?.into())
     }
 }
 
@@ -82,13 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aspect_is_kept_and_sides_are_multiples_of_32() {
+    fn sides_are_multiples_of_32_near_the_aspect() {
         let fit = Fit::new(1920, 1080, 640);
-        assert_eq!((fit.input, fit.filled), ((640, 384), (640, 360)));
-        let back = fit.back(&Rect { x: 320.0, y: 180.0, w: 64.0, h: 36.0 });
-        assert_eq!(back, Rect { x: 960.0, y: 540.0, w: 192.0, h: 108.0 });
+        assert_eq!(fit.input, (640, 384));
+        let back = fit.back(&Rect { x: 320.0, y: 192.0, w: 64.0, h: 32.0 });
+        assert_eq!(back, Rect { x: 960.0, y: 540.0, w: 192.0, h: 90.0 });
         assert_eq!(Fit::new(480, 640, 640).input, (480, 640));
-        assert_eq!(Fit::new(100, 100, 320).filled, (320, 320));
+        assert_eq!(Fit::new(100, 100, 320).input, (320, 320));
         assert_eq!(Fit::new(60_000, 1, 640).input, (640, 32));
         assert_eq!(Fit::new(1, 1, 64).input, (64, 64));
     }
@@ -103,15 +97,5 @@ mod tests {
             let all = view.as_slice::<f32>().unwrap();
             assert_eq!([all[0], all[64 * 64], all[2 * 64 * 64]], want);
         }
-    }
-
-    #[test]
-    fn what_the_frame_does_not_fill_is_black() {
-        let frame = Frame::from_rgb8(64, 40, vec![9; 3 * 64 * 40]).unwrap();
-        let fit = Fit::new(64, 40, 64);
-        let tensor = Scaler::new().tensor(&frame, &fit, false).unwrap();
-        let view = tensor.as_plain_ram().unwrap();
-        let plane = &view.as_slice::<f32>().unwrap()[..64 * 64];
-        assert!(plane[..64 * 40].iter().all(|v| *v == 9.0) && plane[64 * 40..].iter().all(|v| *v == 0.0));
     }
 }
