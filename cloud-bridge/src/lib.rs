@@ -1,1 +1,25 @@
-//! (being written)
+//! Edgeveil's bridge: it receives what devices send, makes it durable, acknowledges it, and passes alerts on.
+//!
+//! The rooms, in the order of the data:
+//! [`broker`] (embedded) or [`source::external`] -> [`source`] -> [`ingest`] -> [`objects`] and [`catalog`] ->
+//! acknowledgement by [`source::ToDevices`]; [`forward`] drains the catalog's outbox; [`web`] shows it all.
+//! [`serve`] puts them together. Nothing is acknowledged before it is durable.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
+
+mod backoff;
+pub mod broker;
+pub mod catalog;
+pub mod certs;
+pub mod cli;
+pub mod forward;
+pub mod ingest;
+pub mod metrics;
+pub mod objects;
+pub mod readiness;
+pub mod serve;
+pub mod settings;
+pub mod source;
+pub mod tls;
+pub mod verify;
+pub mod web;

@@ -1,2 +1,160 @@
-//! (being written)
-fn main() {}
+//! `edgeveil-bridge`: see [`edgeveil_bridge`].
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use edgeveil_bridge::{
+    catalog::Catalog,
+    certs::{self, Kind, Replace},
+    cli::{CertsArgs, CertsCommand, Cli, Command, ConfigArgs, VerifyArgs},
+    objects::Objects,
+    serve::{self, Bridge},
+    settings::{LogFormat, LogSettings, Settings},
+    verify,
+};
+use std::{io::IsTerminal, process::ExitCode};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// sysexits' EX_USAGE.
+const BAD_SETTINGS: u8 = 64;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("edgeveil-bridge: another crypto provider is in place");
+        return ExitCode::FAILURE;
+    }
+    let done = match Cli::parse().command {
+        Command::Serve(args) => with_settings(&args, async |settings| run(settings).await).await,
+        Command::Check(args) => with_settings(&args, async |settings| check(&settings)).await,
+        Command::Migrate(args) => with_settings(&args, async |settings| migrate(&settings).await).await,
+        Command::Verify(args) => with_settings(&args.config, async |s| verify(&s, &args).await).await,
+        Command::Certs(args) => certificates(&args).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("edgeveil-bridge: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Settings first: nothing is opened with bad ones.
+async fn with_settings(
+    args: &ConfigArgs,
+    run: impl AsyncFnOnce(Settings) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    match Settings::load(args.config.as_deref(), &|name| std::env::var(name).ok()) {
+        Ok(settings) => {
+            log(&settings.log);
+            run(settings).await
+        }
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("edgeveil-bridge: {problem}"));
+            Ok(ExitCode::from(BAD_SETTINGS))
+        }
+    }
+}
+
+fn log(settings: &LogSettings) {
+    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The broker's and the client's own lines tell of every connection what ours tell better.
+    let filter = ["mqtt5=error", "rumqttc=error"]
+        .into_iter()
+        .filter_map(|d| d.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match settings.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+async fn run(settings: Settings) -> Result<ExitCode> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut bridge = Bridge::start(&settings).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "edgeveil-bridge runs");
+    if let Some(address) = bridge.mqtt {
+        tracing::info!(%address, "MQTT over TLS");
+        println!("MQTT over TLS on {address}");
+    }
+    tracing::info!(address = %bridge.http, "pages");
+    println!("pages on http://{}/", bridge.http);
+    let failed = tokio::select! {
+        _ = term.recv() => None,
+        _ = int.recv() => None,
+        part = bridge.failed() => Some(part),
+    };
+    tracing::info!("stopping");
+    let late = bridge.stop().await;
+    anyhow::ensure!(failed.is_none(), "{} ended by itself; see the log", failed.unwrap_or_default());
+    anyhow::ensure!(
+        late.is_empty(),
+        "did not stop within {} s: {}",
+        serve::DEADLINE.as_secs(),
+        late.join(", ")
+    );
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(settings: &Settings) -> Result<ExitCode> {
+    serve::check(settings)?;
+    println!("settings are good");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(settings: &Settings) -> Result<ExitCode> {
+    Catalog::open(&settings.catalog).await?.close().await;
+    println!("catalog {} is up to date", settings.catalog.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn verify(settings: &Settings, args: &VerifyArgs) -> Result<ExitCode> {
+    let catalog = Catalog::open(&settings.catalog).await?;
+    let objects = Objects::open(&settings.objects).await?;
+    let findings = verify::verify(&catalog, &objects).await?;
+    let mut good = true;
+    for finding in &findings {
+        println!("{}", serde_json::to_string(finding)?);
+        let bad = finding.is_wrong() || (args.gapless && finding.is_gap());
+        good &= !bad;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn certificates(args: &CertsArgs) -> Result<()> {
+    let replace = if args.force { Replace::Allow } else { Replace::Refuse };
+    let issue = |kind, name: &str, sans: &[String]| {
+        let issued = certs::issue(&args.dir, kind, name, sans, replace)?;
+        println!(
+            "ca   {}\ncert {}\nkey  {}",
+            issued.ca.display(),
+            issued.cert.display(),
+            issued.key.display()
+        );
+        Ok(())
+    };
+    match &args.command {
+        CertsCommand::Init => {
+            certs::init(&args.dir, replace)?;
+            println!("ca   {}", args.dir.join("ca.pem").display());
+            Ok(())
+        }
+        CertsCommand::Device { name } => issue(Kind::Device, name, &[]),
+        CertsCommand::Broker { name, san } => issue(Kind::Broker, name, san),
+        CertsCommand::Observer { name } => issue(Kind::Observer, name, &[]),
+        CertsCommand::List => {
+            println!("{:<24} {:<9} {:<20} {:>5}  serial", "name", "kind", "expires", "days");
+            for cert in certs::list(&args.dir).context("listing certificates")? {
+                let expires = cert.expires.strftime("%Y-%m-%d %H:%M UTC").to_string();
+                println!(
+                    "{:<24} {:<9} {:<20} {:>5}  {}",
+                    cert.name, cert.kind, expires, cert.days_left, cert.serial
+                );
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Who may do what. The embedded broker asks; nothing here knows how it works.
+
+use edgeveil_wire::{DeviceName, Topics};
+
+/// Who is at the other end, by its verified certificate alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The certificate's common name.
+    pub name: DeviceName,
+    /// What its organisational unit makes of it.
+    pub role: Role,
+}
+
+/// What a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// An agent.
+    Device,
+    /// Somebody who looks on.
+    Observer,
+}
+
+/// The rules of one broker.
+pub trait Policy: Send + Sync + 'static {
+    /// Whether the peer may call itself by this client id, which names its session.
+    fn admits(&self, peer: &Peer, client_id: &str) -> bool;
+    /// Whether it may publish on this topic.
+    fn may_publish(&self, peer: &Peer, topic: &str) -> bool;
+    /// Whether it may subscribe to this filter.
+    fn may_subscribe(&self, peer: &Peer, filter: &str) -> bool;
+}
+
+/// The bridge's rules: a device writes below its own name and reads what is meant for it; an observer reads all.
+#[derive(Debug, Clone)]
+pub struct DevicePolicy {
+    topics: Topics,
+}
+
+impl DevicePolicy {
+    /// For the topics below one prefix.
+    pub fn new(topics: Topics) -> Self {
+        Self { topics }
+    }
+
+    fn below<'t>(&self, peer: &Peer, topic: &'t str) -> Option<&'t str> {
+        let rest = topic.strip_prefix(self.topics.prefix())?.strip_prefix('/')?;
+        rest.strip_prefix(peer.name.as_str())?.strip_prefix('/')
+    }
+}
+
+/// `name` and `name:anything` are a peer's own: without this one device could throw another off, or take over its queue.
+pub fn owns_client_id(peer: &Peer, client_id: &str) -> bool {
+    client_id.strip_prefix(peer.name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
+impl Policy for DevicePolicy {
+    fn admits(&self, peer: &Peer, client_id: &str) -> bool {
+        // Clients of people send no id, and the broker gives them one.
+        owns_client_id(peer, client_id) || (peer.role == Role::Observer && client_id.is_empty())
+    }
+
+    fn may_publish(&self, peer: &Peer, topic: &str) -> bool {
+        let bridges = |rest: &str| {
+            rest == "ack"
+                || rest == "config/desired"
+                || (rest.starts_with("cmd/") && !rest.ends_with("/result"))
+        };
+        peer.role == Role::Device
+            && self.below(peer, topic).is_some_and(|rest| !rest.is_empty() && rest != "cmd" && !bridges(rest))
+    }
+
+    fn may_subscribe(&self, peer: &Peer, filter: &str) -> bool {
+        match peer.role {
+            Role::Observer => {
+                filter.strip_prefix(self.topics.prefix()).is_some_and(|rest| rest.starts_with('/'))
+            }
+            Role::Device => self
+                .below(peer, filter)
+                .is_some_and(|rest| rest == "ack" || rest.starts_with("cmd/") || rest.starts_with("config/")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(name: &str, role: Role) -> Peer {
+        Peer { name: name.parse().unwrap(), role }
+    }
+
+    #[test]
+    fn a_device_writes_and_reads_only_its_own() {
+        let policy = DevicePolicy::new(Topics::default());
+        let pi = peer("pi", Role::Device);
+        for topic in [
+            "edgeveil/pi/status",
+            "edgeveil/pi/image/desk",
+            "edgeveil/pi/cmd/ping/result",
+            "edgeveil/pi/config/reported",
+        ] {
+            assert!(policy.may_publish(&pi, topic), "{topic}");
+        }
+        for topic in [
+            "edgeveil/pi/ack",
+            "edgeveil/pi/cmd/ping",
+            "edgeveil/pi/config/desired",
+            "edgeveil/pi2/status",
+            "edgeveil/p/status",
+            "edgeveil/pi/",
+            "edgeveil/pi",
+            "edgeveil2/pi/status",
+            "other",
+            "$SYS/x",
+        ] {
+            assert!(!policy.may_publish(&pi, topic), "{topic}");
+        }
+        for filter in ["edgeveil/pi/ack", "edgeveil/pi/cmd/#", "edgeveil/pi/config/+"] {
+            assert!(policy.may_subscribe(&pi, filter), "{filter}");
+        }
+        for filter in [
+            "#",
+            "edgeveil/#",
+            "edgeveil/+/ack",
+            "edgeveil/pi/image/#",
+            "edgeveil/pi2/ack",
+            "$share/g/edgeveil/pi2/ack",
+        ] {
+            assert!(!policy.may_subscribe(&pi, filter), "{filter}");
+        }
+        assert!(policy.admits(&pi, "pi") && policy.admits(&pi, "pi:shell"));
+        assert!(!policy.admits(&pi, "pi2") && !policy.admits(&pi, ""));
+    }
+
+    #[test]
+    fn an_observer_reads_all_and_writes_nothing() {
+        let policy = DevicePolicy::new(Topics::default());
+        let anna = peer("anna", Role::Observer);
+        assert!(
+            policy.may_subscribe(&anna, "edgeveil/#") && policy.may_subscribe(&anna, "edgeveil/+/image/+")
+        );
+        assert!(!policy.may_subscribe(&anna, "#") && !policy.may_subscribe(&anna, "edgeveilx/#"));
+        assert!(!policy.may_publish(&anna, "edgeveil/anna/status"));
+        assert!(policy.admits(&anna, "") && !policy.admits(&anna, "pi"));
+    }
+}

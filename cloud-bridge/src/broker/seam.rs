@@ -1,0 +1,226 @@
+//! The only file that names `mqtt5`.
+
+use super::policy::{Peer, Policy};
+use crate::source::{Delivery, Intake, Receipt};
+use mqtt5::broker::{
+    BrokerConfig, BrokerEventHandler, ClientPublishEvent, PublishAction, ResourceLimits, ResourceMonitor,
+    auth::{AuthProvider, AuthResult},
+    client_handler::ClientHandler,
+    router::{DeliveryLanes, MessageRouter, SubscriptionRequest},
+    sys_topics::BrokerStats,
+    tls_acceptor::TlsStreamWrapper,
+    transport::BrokerTransport,
+};
+use mqtt5_protocol::{
+    QoS,
+    packet::{connect::ConnectPacket, publish::PublishPacket},
+    protocol::v5::reason_codes::ReasonCode,
+};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, sync::broadcast};
+use tokio_rustls::server::TlsStream;
+
+type BoxFut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The largest image and what stands around it.
+const MAX_PACKET: usize = 9 << 20;
+/// The in-process subscriber. No certificate can have this name: `:` comes first.
+const BRIDGE: &str = ":bridge";
+
+/// What all connections share.
+#[derive(Clone)]
+pub struct Engine {
+    config: Arc<BrokerConfig>,
+    router: Arc<MessageRouter>,
+    limits: Arc<ResourceMonitor>,
+    stats: Arc<BrokerStats>,
+    stop: broadcast::Sender<()>,
+}
+
+impl Engine {
+    pub async fn new(intake: Intake, presence: Option<String>, max_connections: u32) -> anyhow::Result<Self> {
+        let hook = Hook { intake: intake.clone(), presence: presence.clone() };
+        let handler: Arc<dyn BrokerEventHandler> = Arc::new(hook);
+        let mut config = BrokerConfig {
+            max_packet_size: MAX_PACKET,
+            session_expiry_interval: Duration::from_secs(3600),
+            max_retained_messages: 10_000,
+            max_retained_message_size: 1 << 20,
+            sys_topics_enabled: false,
+            event_handler: Some(handler.clone()),
+            ..BrokerConfig::default()
+        };
+        config.storage_config.enable_persistence = false;
+        let router = Arc::new(
+            MessageRouter::new()
+                .with_event_handler(handler)
+                .with_retained_limits(config.max_retained_messages, config.max_retained_message_size),
+        );
+        if let Some(filter) = presence {
+            subscribe(&router, filter, intake).await?;
+        }
+        let max_connections = max_connections as usize;
+        let limits = ResourceMonitor::new(ResourceLimits {
+            max_connections,
+            max_connections_per_ip: max_connections,
+            max_message_rate_per_client: 0,
+            max_bandwidth_per_client: 0,
+            max_connection_rate: 10_000,
+            rate_limit_window: Duration::from_secs(1),
+        });
+        let (limits, stats) = (Arc::new(limits), Arc::new(BrokerStats::new()));
+        Ok(Self { config: Arc::new(config), router, limits, stats, stop: broadcast::channel(1).0 })
+    }
+
+    pub fn publisher(&self) -> Publisher {
+        Publisher(self.router.clone())
+    }
+
+    pub async fn sweep(&self) {
+        self.router.sweep_sessions().await;
+        self.limits.cleanup_expired_windows().await;
+    }
+
+    pub fn stop(&self) {
+        // No receiver means no connection.
+        let _ = self.stop.send(());
+    }
+
+    /// Speaks MQTT until the connection ends, and tells how it did.
+    pub async fn serve(
+        self,
+        stream: TlsStream<TcpStream>,
+        from: SocketAddr,
+        peer: Peer,
+        policy: Arc<dyn Policy>,
+    ) -> String {
+        let transport = BrokerTransport::tls(TlsStreamWrapper::new(stream));
+        let stop = self.stop.subscribe();
+        let auth = Arc::new(Auth { peer, policy });
+        let handler = ClientHandler::new(
+            transport,
+            from,
+            self.config,
+            self.router,
+            auth,
+            None,
+            self.stats,
+            self.limits,
+            stop,
+        );
+        handler.run().await.map_or_else(|error| error.to_string(), |()| "closed".to_owned())
+    }
+}
+
+async fn subscribe(router: &Arc<MessageRouter>, filter: String, intake: Intake) -> anyhow::Result<()> {
+    let (lanes, mut messages) = DeliveryLanes::channel(4096);
+    let (kick, kicked) = tokio::sync::oneshot::channel();
+    let registration =
+        router.register_session(BRIDGE.to_owned(), lanes, router.queue_handle(BRIDGE), kick, true).await;
+    router.subscribe(SubscriptionRequest::new(BRIDGE, filter, QoS::AtMostOnce)).await?;
+    tokio::spawn(async move {
+        let _held = (registration, kicked);
+        while let Some(message) = messages.recv().await {
+            let publish = message.publish;
+            if !intake.send(publish.topic_name.to_string(), publish.payload, Receipt::None).await {
+                break;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// One connection's rights.
+struct Auth {
+    peer: Peer,
+    policy: Arc<dyn Policy>,
+}
+
+impl AuthProvider for Auth {
+    fn authenticate<'a>(
+        &'a self,
+        connect: &'a ConnectPacket,
+        _: SocketAddr,
+    ) -> BoxFut<'a, mqtt5::Result<AuthResult>> {
+        Box::pin(async move {
+            let client_id = if is_assigned(&connect.client_id) { "" } else { connect.client_id.as_str() };
+            if self.policy.admits(&self.peer, client_id) {
+                return Ok(AuthResult::success_with_user(self.peer.name.to_string()));
+            }
+            let client_id: String = connect.client_id.chars().take(64).collect();
+            tracing::warn!(peer = %self.peer.name, client_id, "refused: a client id is the certificate's common name, or begins with it and a colon");
+            Ok(AuthResult::fail(ReasonCode::ClientIdentifierNotValid))
+        })
+    }
+
+    fn authorize_publish<'a>(&'a self, _: &str, _: Option<&'a str>, topic: &'a str) -> BoxFut<'a, bool> {
+        Box::pin(async move { self.policy.may_publish(&self.peer, topic) })
+    }
+
+    fn authorize_subscribe<'a>(&'a self, _: &str, _: Option<&'a str>, filter: &'a str) -> BoxFut<'a, bool> {
+        Box::pin(async move { self.policy.may_subscribe(&self.peer, filter) })
+    }
+}
+
+/// Hands what was published to the intake.
+struct Hook {
+    intake: Intake,
+    presence: Option<String>,
+}
+
+impl BrokerEventHandler for Hook {
+    fn on_client_publish<'a>(&'a self, event: ClientPublishEvent) -> BoxFut<'a, PublishAction> {
+        Box::pin(async move {
+            let by_subscription = self.presence.as_ref().is_some_and(|filter| matches(filter, &event.topic));
+            if !by_subscription
+                && !self.intake.send(event.topic.to_string(), event.payload, Receipt::None).await
+            {
+                tracing::debug!(topic = %event.topic, "not taken in: the bridge is stopping");
+            }
+            PublishAction::Continue // observers and the retained store want it too
+        })
+    }
+}
+
+/// A client that names itself not gets such a name before it is asked for its rights.
+fn is_assigned(client_id: &str) -> bool {
+    let digits = client_id.strip_prefix("auto-");
+    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Whether a topic has the filter's levels, where `+` stands for any.
+fn matches(filter: &str, topic: &str) -> bool {
+    filter.split('/').count() == topic.split('/').count()
+        && filter.split('/').zip(topic.split('/')).all(|(wanted, level)| wanted == "+" || wanted == level)
+}
+
+/// From this process to the clients.
+#[derive(Clone)]
+pub struct Publisher(Arc<MessageRouter>);
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Publisher")
+    }
+}
+
+impl Publisher {
+    /// Publishes with QoS 1.
+    pub async fn publish(&self, topic: String, payload: Vec<u8>, delivery: Delivery) {
+        let mut publish = PublishPacket::new(topic, payload, QoS::AtLeastOnce);
+        publish.retain = delivery == Delivery::Retained;
+        self.0.route_message(&publish, None).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_camera_named_status_is_no_presence() {
+        assert!(matches("edgeveil/+/status", "edgeveil/pi/status"));
+        assert!(!matches("edgeveil/+/status", "edgeveil/pi/image/status"));
+        assert!(!matches("edgeveil/+/status", "edgeveil/pi/event"));
+    }
+}

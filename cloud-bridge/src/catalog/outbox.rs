@@ -1,0 +1,107 @@
+//! What has to go on to others, and how far that is.
+
+use super::{Catalog, CatalogError};
+use tokio::sync::watch;
+
+/// One target's part of the outbox.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    catalog: Catalog,
+    target: &'static str,
+    wake: watch::Receiver<()>,
+}
+
+/// A row that has to go.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct OutboxRow {
+    /// Its place in the order.
+    pub number: i64,
+    /// Whose record it is.
+    pub device: String,
+    /// The record's id.
+    pub record: String,
+    /// What is sent.
+    pub payload: String,
+    /// Attempts that failed.
+    pub attempts: i64,
+}
+
+impl Outbox {
+    /// Woken by `wake` after each commit.
+    pub fn new(catalog: Catalog, target: &'static str, wake: watch::Receiver<()>) -> Self {
+        Self { catalog, target, wake }
+    }
+
+    /// The target's name.
+    pub fn target(&self) -> &'static str {
+        self.target
+    }
+
+    /// Waits for a commit since it last returned. For ever once nobody commits any more.
+    pub async fn changed(&mut self) {
+        if self.wake.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The oldest rows that are not done, after a number.
+    pub async fn open(&self, after: i64, most: u32) -> Result<Vec<OutboxRow>, CatalogError> {
+        sqlx::query_as(
+            "SELECT number, device, record, payload, attempts FROM outbox
+             WHERE target = ? AND done IS NULL AND number > ? ORDER BY number LIMIT ?",
+        )
+        .bind(self.target)
+        .bind(after)
+        .bind(most)
+        .fetch_all(&self.catalog.read)
+        .await
+        .map_err(self.catalog.failed("reading the outbox"))
+    }
+
+    /// The target has these.
+    pub async fn done(&self, numbers: &[i64], now: i64) -> Result<(), CatalogError> {
+        let failed = self.catalog.failed("marking outbox rows done");
+        let mut tx = self.catalog.write.begin().await.map_err(&failed)?;
+        for number in numbers {
+            sqlx::query("UPDATE outbox SET done = ? WHERE number = ? AND done IS NULL")
+                .bind(now)
+                .bind(number)
+                .execute(&mut *tx)
+                .await
+                .map_err(&failed)?;
+        }
+        tx.commit().await.map_err(&failed)
+    }
+
+    /// It was tried and failed.
+    pub async fn failed(&self, number: i64, error: &str) -> Result<(), CatalogError> {
+        sqlx::query("UPDATE outbox SET attempts = attempts + 1, last_error = ? WHERE number = ?")
+            .bind(error)
+            .bind(number)
+            .execute(&self.catalog.write)
+            .await
+            .map(drop)
+            .map_err(self.catalog.failed("noting a failed attempt"))
+    }
+
+    /// Rows that are not done, and rows that are.
+    pub async fn counts(&self) -> Result<(i64, i64), CatalogError> {
+        sqlx::query_as(
+            "SELECT (SELECT count(*) FROM outbox WHERE target = ?1 AND done IS NULL),
+                    (SELECT count(*) FROM outbox WHERE target = ?1 AND done IS NOT NULL)",
+        )
+        .bind(self.target)
+        .fetch_one(&self.catalog.read)
+        .await
+        .map_err(self.catalog.failed("counting the outbox"))
+    }
+
+    /// Rows that are not done.
+    pub async fn depth(&self) -> Result<i64, CatalogError> {
+        sqlx::query_scalar("SELECT count(*) FROM outbox WHERE target = ? AND done IS NULL")
+            .bind(self.target)
+            .fetch_one(&self.catalog.read)
+            .await
+            .map_err(self.catalog.failed("counting the outbox"))
+    }
+}

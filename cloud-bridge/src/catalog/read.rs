@@ -1,0 +1,240 @@
+//! Questions to the catalog.
+
+use super::{Catalog, CatalogError};
+use edgeveil_wire::{DeviceName, Lane, RecordId};
+use serde::Serialize;
+use sqlx::FromRow;
+use std::collections::{BTreeMap, HashSet};
+
+/// A veiled image.
+#[derive(Debug, Clone, FromRow)]
+pub struct ImageRow {
+    /// Whose.
+    pub device: String,
+    /// Its id.
+    pub id: String,
+    /// Of which camera.
+    pub camera: String,
+    /// Milliseconds since 1970, by the device's clock.
+    pub timestamp: i64,
+    /// Milliseconds since 1970, by the bridge's clock.
+    pub received: i64,
+    /// Its key in the object store.
+    pub object: String,
+    /// Its length.
+    pub bytes: i64,
+    /// Faces covered in it.
+    pub faces: i64,
+    /// How they were covered.
+    pub cover: String,
+}
+
+/// An alert.
+#[derive(Debug, Clone, FromRow)]
+pub struct AlertRow {
+    /// Whose.
+    pub device: String,
+    /// Its id.
+    pub id: String,
+    /// Of which source.
+    pub source: String,
+    /// Milliseconds since 1970, by the device's clock.
+    pub timestamp: i64,
+    /// Milliseconds since 1970, by the bridge's clock.
+    pub received: i64,
+    /// In [0, 1].
+    pub score: f64,
+    /// What it was held against.
+    pub threshold: f64,
+    /// `warning` or `critical`.
+    pub severity: String,
+    /// JSON: shares by value name.
+    pub contributions: String,
+    /// JSON: values by name.
+    pub vals: String,
+}
+
+/// A device.
+#[derive(Debug, Clone, FromRow)]
+pub struct DeviceRow {
+    /// Its name.
+    pub name: String,
+    /// Milliseconds since 1970.
+    pub first_seen: i64,
+    /// Milliseconds since 1970.
+    pub last_seen: i64,
+    /// `online`, `offline` or `stopped`.
+    pub state: Option<String>,
+    /// The agent's version.
+    pub version: Option<String>,
+    /// `synced` or `unsynced`.
+    pub clock: Option<String>,
+    /// JSON: what is wrong, one text each.
+    pub problems: Option<String>,
+    /// JSON: the last health message.
+    pub health: Option<String>,
+}
+
+/// What arrived of one lane within one boot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, FromRow)]
+pub struct Gap {
+    /// Whose.
+    pub device: String,
+    /// Which start of the agent.
+    pub boot: String,
+    /// Which lane.
+    pub lane: String,
+    /// Records.
+    pub count: i64,
+    /// The first.
+    pub min_seq: i64,
+    /// The last.
+    pub max_seq: i64,
+}
+
+impl Gap {
+    /// Records that should be there, counted from 0, and are not.
+    pub fn missing(&self) -> i64 {
+        self.max_seq + 1 - self.count
+    }
+}
+
+const fn table(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Alert => "alert",
+        Lane::Status => "event",
+        Lane::Reading => "reading",
+        Lane::Image => "image",
+    }
+}
+
+impl Catalog {
+    /// Whether it answers.
+    pub async fn ping(&self) -> Result<(), CatalogError> {
+        let one: Result<i64, _> = sqlx::query_scalar("SELECT 1").fetch_one(&self.read).await;
+        one.map(drop).map_err(self.failed("asking it"))
+    }
+
+    /// Which of these images are there already.
+    pub async fn known_images(
+        &self,
+        wanted: &[(&DeviceName, RecordId)],
+    ) -> Result<HashSet<(String, String)>, CatalogError> {
+        if wanted.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let wanted: Vec<_> = wanted.iter().map(|(device, id)| (device.as_str(), id.to_string())).collect();
+        let wanted = serde_json::to_string(&wanted).expect("pairs of texts");
+        let found: Vec<(String, String)> = sqlx::query_as(
+            "SELECT device, id FROM image WHERE (device, id) IN
+             (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
+        )
+        .bind(wanted)
+        .fetch_all(&self.read)
+        .await
+        .map_err(self.failed("looking for images"))?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// The newest images.
+    pub async fn latest_images(&self, most: u32) -> Result<Vec<ImageRow>, CatalogError> {
+        sqlx::query_as(
+            "SELECT device, id, camera, timestamp, received, object, bytes, faces, cover FROM image
+             ORDER BY received DESC, timestamp DESC LIMIT ?",
+        )
+        .bind(most)
+        .fetch_all(&self.read)
+        .await
+        .map_err(self.failed("reading images"))
+    }
+
+    /// The newest alerts.
+    pub async fn latest_alerts(&self, most: u32) -> Result<Vec<AlertRow>, CatalogError> {
+        sqlx::query_as(
+            "SELECT device, id, source, timestamp, received, score, threshold, severity, contributions, vals
+             FROM alert ORDER BY received DESC, timestamp DESC LIMIT ?",
+        )
+        .bind(most)
+        .fetch_all(&self.read)
+        .await
+        .map_err(self.failed("reading alerts"))
+    }
+
+    /// All devices by name.
+    pub async fn devices(&self) -> Result<Vec<DeviceRow>, CatalogError> {
+        sqlx::query_as(
+            "SELECT name, first_seen, last_seen, state, version, clock, problems, health
+             FROM device ORDER BY name",
+        )
+        .fetch_all(&self.read)
+        .await
+        .map_err(self.failed("reading devices"))
+    }
+
+    /// The key of an image's object.
+    pub async fn image_object(
+        &self,
+        device: &DeviceName,
+        id: RecordId,
+    ) -> Result<Option<String>, CatalogError> {
+        sqlx::query_scalar("SELECT object FROM image WHERE device = ? AND id = ?")
+            .bind(device.as_str())
+            .bind(id.to_string())
+            .fetch_optional(&self.read)
+            .await
+            .map_err(self.failed("looking for an image"))
+    }
+
+    /// Keys and lengths of all images' objects.
+    pub async fn image_objects(&self) -> Result<BTreeMap<String, i64>, CatalogError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as("SELECT object, bytes FROM image")
+            .fetch_all(&self.read)
+            .await
+            .map_err(self.failed("listing images"))?;
+        Ok(rows.into_iter().collect())
+    }
+
+    /// What arrived of each lane of each boot, as it was accounted for with every commit.
+    pub async fn gaps(&self) -> Result<Vec<Gap>, CatalogError> {
+        sqlx::query_as(
+            "SELECT device, boot, lane, count, min_seq, max_seq FROM sequence ORDER BY device, boot, lane",
+        )
+        .fetch_all(&self.read)
+        .await
+        .map_err(self.failed("reading sequences"))
+    }
+
+    /// The same, counted from the rows themselves.
+    pub async fn counted_gaps(&self) -> Result<Vec<Gap>, CatalogError> {
+        let mut gaps: Vec<Gap> = Vec::new();
+        for lane in Lane::ALL {
+            let sql = format!(
+                "SELECT device, boot, '{lane}' AS lane, count(*) AS count, min(seq) AS min_seq, max(seq) AS max_seq
+                 FROM {} GROUP BY device, boot",
+                table(lane)
+            );
+            let rows: Vec<Gap> = sqlx::query_as(&sql)
+                .fetch_all(&self.read)
+                .await
+                .map_err(self.failed("counting sequences"))?;
+            gaps.extend(rows);
+        }
+        gaps.sort();
+        Ok(gaps)
+    }
+
+    /// Milliseconds from a record's own time to its commit, for every record of a lane.
+    pub async fn latencies(&self, lane: Lane) -> Result<Vec<i64>, CatalogError> {
+        let sql = format!("SELECT received - timestamp FROM {} ORDER BY 1", table(lane));
+        sqlx::query_scalar(&sql).fetch_all(&self.read).await.map_err(self.failed("reading latencies"))
+    }
+
+    /// Dead letters and their reasons, the newest first.
+    pub async fn dead_letters(&self, most: u32) -> Result<Vec<(String, String)>, CatalogError> {
+        sqlx::query_as("SELECT topic, reason FROM dead_letter ORDER BY number DESC LIMIT ?")
+            .bind(most)
+            .fetch_all(&self.read)
+            .await
+            .map_err(self.failed("reading dead letters"))
+    }
+}

@@ -1,0 +1,333 @@
+//! One transaction for a batch: rows, what goes on to others, and the account of sequences.
+
+use super::{Catalog, CatalogError};
+use edgeveil_wire::{
+    Alert, ClockState, DeviceName, DeviceState, Event, ImageMeta, Lane, Name, Reading, RecordId, Severity,
+    Stamp, Status,
+};
+use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Dead letters that are kept.
+const MAX_DEAD_LETTERS: i64 = 10_000;
+
+/// A record that was found good.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Who sent it.
+    pub device: DeviceName,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What a record is.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A row of a sensor group.
+    Reading(Name, Reading),
+    /// An anomaly.
+    Alert(Name, Alert),
+    /// Something that happened to the agent.
+    Event(Event),
+    /// An image, whose bytes are in the object store under this key.
+    Image {
+        /// What it says of itself.
+        meta: ImageMeta,
+        /// Its key in the object store.
+        object: String,
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+impl Record {
+    /// Its identity and time.
+    pub fn stamp(&self) -> &Stamp {
+        match &self.content {
+            Content::Reading(_, reading) => &reading.stamp,
+            Content::Alert(_, alert) => &alert.stamp,
+            Content::Event(event) => &event.stamp,
+            Content::Image { meta, .. } => &meta.stamp,
+        }
+    }
+
+    /// Its lane.
+    pub fn lane(&self) -> Lane {
+        match &self.content {
+            Content::Reading(..) => Lane::Reading,
+            Content::Alert(..) => Lane::Alert,
+            Content::Event(_) => Lane::Status,
+            Content::Image { .. } => Lane::Image,
+        }
+    }
+}
+
+/// A message that was refused.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Where it came.
+    pub topic: String,
+    /// Who sent it, where that is known.
+    pub device: Option<DeviceName>,
+    /// Its id, where one could be read.
+    pub record: Option<RecordId>,
+    /// Why it was refused.
+    pub reason: String,
+    /// Its length.
+    pub bytes: usize,
+    /// A copy of it, bounded; none of an image.
+    pub payload: Option<Vec<u8>>,
+}
+
+/// A device's word, or its last will, on whether it is there.
+#[derive(Debug, Clone)]
+pub struct Presence {
+    /// Whose.
+    pub device: DeviceName,
+    /// What it says.
+    pub status: Status,
+}
+
+/// A device's counters, as they came.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// Whose.
+    pub device: DeviceName,
+    /// JSON.
+    pub json: String,
+}
+
+/// What is committed together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// When it is committed: milliseconds since 1970.
+    pub received: i64,
+    /// Good records; each id of a device once.
+    pub records: Vec<Record>,
+    /// Refused messages.
+    pub dead_letters: Vec<DeadLetter>,
+    /// In the order in which they came.
+    pub presence: Vec<Presence>,
+    /// In the order in which they came.
+    pub health: Vec<Health>,
+    /// For each target, what is sent of an alert.
+    pub targets: Vec<&'static str>,
+}
+
+type Bound<'q> = Query<'q, Sqlite, SqliteArguments<'q>>;
+
+impl Catalog {
+    /// Commits all of it or nothing. Tells for each record whether it is new.
+    pub async fn commit(&self, batch: &Batch) -> Result<Vec<bool>, CatalogError> {
+        let failed = self.failed("committing a batch");
+        let mut tx = self.write.begin().await.map_err(&failed)?;
+        let fresh = write(&mut tx, batch).await.map_err(&failed)?;
+        tx.commit().await.map_err(&failed)?;
+        Ok(fresh)
+    }
+
+    /// After a restart of the embedded broker nobody is connected: those who were must say so again.
+    pub async fn nobody_is_connected(&self, now: i64) -> Result<(), CatalogError> {
+        sqlx::query("UPDATE device SET state = 'offline', state_at = ? WHERE state = 'online'")
+            .bind(now)
+            .execute(&self.write)
+            .await
+            .map(drop)
+            .map_err(self.failed("noting that nobody is connected"))
+    }
+}
+
+async fn write(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<Vec<bool>> {
+    let now = batch.received;
+    let mut fresh = Vec::with_capacity(batch.records.len());
+    let mut sequences: BTreeMap<_, (i64, i64, i64)> = BTreeMap::new();
+    for record in &batch.records {
+        let is_new = insert(record, now).execute(&mut *tx).await?.rows_affected() == 1;
+        fresh.push(is_new);
+        if !is_new {
+            continue;
+        }
+        let (stamp, seq) = (record.stamp(), record.stamp().seq.cast_signed());
+        let account = sequences.entry((&record.device, stamp.boot, record.lane())).or_insert((0, seq, seq));
+        *account = (account.0 + 1, account.1.min(seq), account.2.max(seq));
+        if let Content::Alert(source, alert) = &record.content {
+            let payload = crate::forward::payload(&record.device, source, alert);
+            for target in &batch.targets {
+                sqlx::query(
+                    "INSERT INTO outbox (target, device, record, payload, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                )
+                .bind(target)
+                .bind(record.device.as_str())
+                .bind(stamp.id.to_string())
+                .bind(payload.clone())
+                .bind(now)
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+    }
+    for ((device, boot, lane), (count, min, max)) in sequences {
+        sqlx::query(
+            "INSERT INTO sequence (device, boot, lane, count, min_seq, max_seq) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT (device, boot, lane) DO UPDATE SET count = count + excluded.count,
+             min_seq = min(min_seq, excluded.min_seq), max_seq = max(max_seq, excluded.max_seq)",
+        )
+        .bind(device.as_str())
+        .bind(boot.to_string())
+        .bind(lane.as_str())
+        .bind(count)
+        .bind(min)
+        .bind(max)
+        .execute(&mut *tx)
+        .await?;
+    }
+    dead_letters(tx, batch).await?;
+    devices(tx, batch).await?;
+    Ok(fresh)
+}
+
+fn insert(record: &Record, now: i64) -> Bound<'_> {
+    let sql = match record.lane() {
+        Lane::Reading => {
+            "INSERT INTO reading (device, id, boot, seq, timestamp, clock, uptime, received, grp, score, vals)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        }
+        Lane::Alert => {
+            "INSERT INTO alert (device, id, boot, seq, timestamp, clock, uptime, received, source, reading, score,
+             threshold, severity, contributions, vals)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        }
+        Lane::Status => {
+            "INSERT INTO event (device, id, boot, seq, timestamp, clock, uptime, received, event, subject, detail)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        }
+        Lane::Image => {
+            "INSERT INTO image (device, id, boot, seq, timestamp, clock, uptime, received, camera, object, bytes,
+             faces, cover, software)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        }
+    };
+    let stamp = record.stamp();
+    let row = sqlx::query(sql)
+        .bind(record.device.as_str())
+        .bind(stamp.id.to_string())
+        .bind(stamp.boot.to_string())
+        .bind(stamp.seq.cast_signed())
+        .bind(stamp.timestamp.as_millisecond())
+        .bind(clock(stamp.clock))
+        .bind(i64::try_from(stamp.uptime_ms).unwrap_or(i64::MAX))
+        .bind(now);
+    match &record.content {
+        Content::Reading(group, reading) => {
+            row.bind(group.as_str()).bind(reading.score).bind(json(&reading.values))
+        }
+        Content::Alert(source, alert) => row
+            .bind(source.as_str())
+            .bind(alert.reading.to_string())
+            .bind(alert.score)
+            .bind(alert.threshold)
+            .bind(match alert.severity {
+                Severity::Warning => "warning",
+                Severity::Critical => "critical",
+            })
+            .bind(json(&alert.contributions))
+            .bind(json(&alert.values)),
+        Content::Event(event) => row
+            .bind(serde_json::to_value(&event.event).ok().and_then(|kind| kind.as_str().map(str::to_owned)))
+            .bind(event.subject.as_deref())
+            .bind(event.detail.as_str()),
+        Content::Image { meta, object, bytes } => row
+            .bind(meta.camera.as_str())
+            .bind(object.as_str())
+            .bind(i64::try_from(*bytes).unwrap_or(i64::MAX))
+            .bind(i64::from(meta.faces))
+            .bind(meta.cover.as_str())
+            .bind(meta.software.as_str()),
+    }
+}
+
+async fn dead_letters(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()> {
+    for letter in &batch.dead_letters {
+        sqlx::query(
+            "INSERT INTO dead_letter (received, topic, device, record, reason, bytes, payload)
+             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(batch.received)
+        .bind(letter.topic.as_str())
+        .bind(letter.device.as_ref().map(DeviceName::as_str))
+        .bind(letter.record.map(|id| id.to_string()))
+        .bind(letter.reason.as_str())
+        .bind(i64::try_from(letter.bytes).unwrap_or(i64::MAX))
+        .bind(letter.payload.as_deref())
+        .execute(&mut *tx)
+        .await?;
+    }
+    if !batch.dead_letters.is_empty() {
+        sqlx::query("DELETE FROM dead_letter WHERE number <= (SELECT max(number) FROM dead_letter) - ?")
+            .bind(MAX_DEAD_LETTERS)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn devices(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()> {
+    let now = batch.received;
+    let mut seen: BTreeSet<&DeviceName> = batch.records.iter().map(|record| &record.device).collect();
+    seen.extend(batch.health.iter().map(|health| &health.device));
+    // A last will is the broker's word, not the device's: it was not seen then.
+    let alive = |presence: &&Presence| presence.status.state != DeviceState::Offline;
+    seen.extend(batch.presence.iter().filter(alive).map(|presence| &presence.device));
+    for device in seen {
+        sqlx::query(
+            "INSERT INTO device (name, first_seen, last_seen) VALUES (?1, ?2, ?2)
+             ON CONFLICT (name) DO UPDATE SET last_seen = excluded.last_seen",
+        )
+        .bind(device.as_str())
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    }
+    for Presence { device, status } in &batch.presence {
+        let state = match status.state {
+            DeviceState::Online => "online",
+            DeviceState::Offline => "offline",
+            DeviceState::Stopped => "stopped",
+        };
+        sqlx::query(
+            "INSERT INTO device (name, first_seen, last_seen, state, state_at, version, boot, clock, problems)
+             VALUES (?1, ?2, ?2, ?3, ?2, ?4, ?5, ?6, ?7)
+             ON CONFLICT (name) DO UPDATE SET state = excluded.state, state_at = excluded.state_at,
+             version = excluded.version, boot = excluded.boot, clock = excluded.clock, problems = excluded.problems",
+        )
+        .bind(device.as_str())
+        .bind(now)
+        .bind(state)
+        .bind(status.version.as_str())
+        .bind(status.boot.to_string())
+        .bind(clock(status.clock))
+        .bind(json(&status.problems))
+        .execute(&mut *tx)
+        .await?;
+    }
+    for Health { device, json } in &batch.health {
+        sqlx::query("UPDATE device SET health = ?, health_at = ? WHERE name = ?")
+            .bind(json.as_str())
+            .bind(now)
+            .bind(device.as_str())
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(())
+}
+
+fn clock(state: ClockState) -> &'static str {
+    match state {
+        ClockState::Synced => "synced",
+        ClockState::Unsynced => "unsynced",
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("numbers and texts under text keys")
+}

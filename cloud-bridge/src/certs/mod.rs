@@ -1,0 +1,229 @@
+//! Certificates: a development CA, what it issues, and a list of both.
+//!
+//! One folder holds it all: `ca.pem`, `ca.key`, and `devices/`, `brokers/`, `observers/` with a folder for each name
+//! that holds `cert.pem` and `key.pem`. How to use a CA of one's own instead stands in `certs/README.md`.
+
+mod files;
+mod list;
+
+pub use list::{Listed, list};
+
+use anyhow::{Context, Result, bail};
+use edgeveil_wire::DeviceName;
+use files::{Overwrite, write};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+};
+use std::path::{Path, PathBuf};
+use time::{Duration, OffsetDateTime};
+
+/// The organisational unit of certificates that may read everything and write nothing.
+pub const OBSERVER_UNIT: &str = "observer";
+
+/// What a certificate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An agent: writes below its own name.
+    Device,
+    /// A broker: what devices connect to.
+    Broker,
+    /// A person with `mosquitto_sub`: reads everything.
+    Observer,
+}
+
+impl Kind {
+    /// The folder they are kept in.
+    pub const fn folder(self) -> &'static str {
+        match self {
+            Self::Device => "devices",
+            Self::Broker => "brokers",
+            Self::Observer => "observers",
+        }
+    }
+
+    /// For lists.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Broker => "broker",
+            Self::Observer => "observer",
+        }
+    }
+}
+
+/// Whether a certificate that is there may be replaced.
+pub use files::Overwrite as Replace;
+
+/// Where an issued certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The CA's certificate.
+    pub ca: PathBuf,
+    /// The certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Where the certificate of a name is, whether it exists or not.
+pub fn paths(dir: &Path, kind: Kind, name: &str) -> Issued {
+    let folder = dir.join(kind.folder()).join(name);
+    Issued { ca: dir.join("ca.pem"), cert: folder.join("cert.pem"), key: folder.join("key.pem") }
+}
+
+/// Makes a development CA, good for ten years.
+pub fn init(dir: &Path, replace: Overwrite) -> Result<()> {
+    let key = KeyPair::generate().context("making a key")?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name("Edgeveil development CA", None);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    validity(&mut params, Duration::days(3650))?;
+    let cert = params.self_signed(&key).context("signing the CA's certificate")?;
+    // The key first: a certificate without its key would look like a finished CA.
+    write(&dir.join("ca.key"), key.serialize_pem().as_bytes(), 0o600, replace)?;
+    write(&dir.join("ca.pem"), cert.pem().as_bytes(), 0o644, replace)
+}
+
+/// Issues a certificate, good for one year. `sans` are further names and addresses of a broker.
+pub fn issue(dir: &Path, kind: Kind, cn: &str, sans: &[String], replace: Overwrite) -> Result<Issued> {
+    let names = check_name(kind, cn, sans)?;
+    let issuer = issuer(dir)?;
+    let key = KeyPair::generate().context("making a key")?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name(cn, (kind == Kind::Observer).then_some(OBSERVER_UNIT));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    params.extended_key_usages = vec![match kind {
+        Kind::Broker => ExtendedKeyUsagePurpose::ServerAuth,
+        Kind::Device | Kind::Observer => ExtendedKeyUsagePurpose::ClientAuth,
+    }];
+    params.subject_alt_names = names;
+    validity(&mut params, Duration::days(365))?;
+    let cert = params.signed_by(&key, &issuer).context("signing the certificate")?;
+    let issued = paths(dir, kind, cn);
+    if replace == Overwrite::Refuse && issued.cert.exists() {
+        bail!("{} is there already; give --force to replace it", issued.cert.display());
+    }
+    write(&issued.key, key.serialize_pem().as_bytes(), 0o600, Overwrite::Allow)?;
+    write(&issued.cert, cert.pem().as_bytes(), 0o644, Overwrite::Allow)?;
+    Ok(issued)
+}
+
+/// The development CA and a broker's certificate in `dir`, made where they are not there.
+pub fn development(dir: &Path) -> Result<Issued> {
+    if !dir.join("ca.pem").exists() {
+        init(dir, Overwrite::Refuse)?;
+        tracing::info!(dir = %dir.display(), "made a development CA");
+    }
+    let issued = paths(dir, Kind::Broker, "localhost");
+    if issued.cert.exists() {
+        return Ok(issued);
+    }
+    tracing::info!(cert = %issued.cert.display(), "issuing the broker's certificate");
+    issue(dir, Kind::Broker, "localhost", &[], Overwrite::Allow)
+}
+
+fn check_name(kind: Kind, cn: &str, sans: &[String]) -> Result<Vec<SanType>> {
+    if kind != Kind::Broker {
+        cn.parse::<DeviceName>().with_context(|| format!("the name of the {}", kind.as_str()))?;
+        return Ok(Vec::new());
+    }
+    if cn.is_empty() || cn.len() > 64 || cn.starts_with('.') || cn.contains(['/', '\\', '\0']) {
+        bail!("`{cn}` is no host name of 1 to 64 characters");
+    }
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    for name in std::iter::once(cn).chain(sans.iter().map(String::as_str)) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    let params = CertificateParams::new(names).context("the broker's names (--san)")?;
+    Ok(params.subject_alt_names)
+}
+
+fn issuer(dir: &Path) -> Result<Issuer<'static, KeyPair>> {
+    let read = |file: &str| {
+        let path = dir.join(file);
+        std::fs::read_to_string(&path).with_context(|| {
+            format!(
+                "no CA at {}: make one with `edgeveil-bridge certs init --dir {}`",
+                path.display(),
+                dir.display()
+            )
+        })
+    };
+    let (cert, key) = (read("ca.pem")?, read("ca.key")?);
+    let bad = |file| format!("{} is not what `certs init` writes", dir.join(file).display());
+    let key = KeyPair::from_pem(&key).with_context(|| bad("ca.key"))?;
+    Issuer::from_ca_cert_pem(&cert, key).with_context(|| bad("ca.pem"))
+}
+
+fn name(cn: &str, unit: Option<&str>) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, "Edgeveil");
+    if let Some(unit) = unit {
+        name.push(DnType::OrganizationalUnitName, unit);
+    }
+    name.push(DnType::CommonName, cn);
+    name
+}
+
+/// From the beginning of 2020, since a board without a clock battery may take today for a day long ago.
+fn validity(params: &mut CertificateParams, span: Duration) -> Result<()> {
+    let mut serial = [0; 16];
+    getrandom::fill(&mut serial).context("random bytes for a serial number")?;
+    serial[0] = serial[0] & 0x7f | 0x40; // positive, and always of the same length
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = OffsetDateTime::now_utc() + span;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn keys_are_private_and_nothing_is_overwritten_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("certs");
+        init(&dir, Replace::Refuse).unwrap();
+        assert!(init(&dir, Replace::Refuse).unwrap_err().to_string().contains("--force"));
+        let issued = issue(&dir, Kind::Device, "desk-pi", &[], Replace::Refuse).unwrap();
+        for key in [&issued.key, &dir.join("ca.key")] {
+            assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let first = std::fs::read(&issued.cert).unwrap();
+        assert!(issue(&dir, Kind::Device, "desk-pi", &[], Replace::Refuse).is_err());
+        assert_eq!(std::fs::read(&issued.cert).unwrap(), first);
+        issue(&dir, Kind::Device, "desk-pi", &[], Replace::Allow).unwrap();
+        assert_ne!(std::fs::read(&issued.cert).unwrap(), first);
+    }
+
+    #[test]
+    fn a_name_that_could_leave_the_folder_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), Replace::Refuse).unwrap();
+        for bad in ["../x", "", "a/b", "a b"] {
+            assert!(issue(dir.path(), Kind::Device, bad, &[], Replace::Refuse).is_err(), "{bad}");
+        }
+        assert!(issue(dir.path(), Kind::Broker, "../x", &[], Replace::Refuse).is_err());
+    }
+
+    #[test]
+    fn the_list_tells_kinds_and_days() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), Replace::Refuse).unwrap();
+        issue(dir.path(), Kind::Broker, "hub.lan", &["10.0.0.7".to_owned()], Replace::Refuse).unwrap();
+        issue(dir.path(), Kind::Observer, "anna", &[], Replace::Refuse).unwrap();
+        let listed = list(dir.path()).unwrap();
+        let kinds: Vec<_> = listed.iter().map(|l| (l.kind.as_str(), l.name.as_str())).collect();
+        assert_eq!(kinds, [("ca", "Edgeveil development CA"), ("broker", "hub.lan"), ("observer", "anna")]);
+        // A second may have passed meanwhile.
+        assert!((3649..=3650).contains(&listed[0].days_left) && (364..=365).contains(&listed[1].days_left));
+        assert_eq!(listed[1].names, ["localhost", "127.0.0.1", "::1", "hub.lan", "10.0.0.7"]);
+    }
+}

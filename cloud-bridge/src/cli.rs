@@ -1,0 +1,94 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Edgeveil's bridge: receives devices, keeps their images and readings, forwards their alerts.
+#[derive(Debug, Parser)]
+#[command(name = "edgeveil-bridge", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the bridge. Without settings: an embedded broker on 127.0.0.1:8883, pages on http://127.0.0.1:8080.
+    Serve(ConfigArgs),
+    /// Check the settings and the files they name; exit code 64 for bad settings.
+    Check(ConfigArgs),
+    /// Make the catalog, or bring its tables up to date.
+    Migrate(ConfigArgs),
+    /// Check that catalog and objects agree, and print what arrived of each lane as JSON lines.
+    Verify(VerifyArgs),
+    /// Issue and list certificates.
+    Certs(CertsArgs),
+}
+
+/// Where the settings are.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// The settings file (TOML). Without it: defaults, and EDGEVEIL_BRIDGE_* of the environment.
+    #[arg(long, value_name = "FILE", env = "EDGEVEIL_BRIDGE_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// What is verified.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Where the settings are.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Fail also when a seq is missing.
+    #[arg(long)]
+    pub gapless: bool,
+}
+
+/// Certificates.
+#[derive(Debug, Args)]
+pub struct CertsArgs {
+    /// The folder of the CA and what it issued.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "edgeveil-data/certs",
+        env = "EDGEVEIL_BRIDGE_CERTS"
+    )]
+    pub dir: PathBuf,
+    /// Replace what is there.
+    #[arg(long, global = true)]
+    pub force: bool,
+    /// What to issue.
+    #[command(subcommand)]
+    pub command: CertsCommand,
+}
+
+/// What to issue.
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Make a development CA (10 years).
+    Init,
+    /// Issue a device's certificate (1 year). Its name becomes the second level of its topics.
+    Device {
+        /// 1 to 64 letters, digits, `-` and `_`.
+        name: String,
+    },
+    /// Issue a broker's certificate (1 year) for NAME, localhost, 127.0.0.1, ::1 and every --san.
+    Broker {
+        /// The broker's host name.
+        name: String,
+        /// Another name or address by which devices reach it.
+        #[arg(long, value_name = "NAME")]
+        san: Vec<String>,
+    },
+    /// Issue a certificate that may read everything and write nothing, for `mosquitto_sub` (1 year).
+    Observer {
+        /// 1 to 64 letters, digits, `-` and `_`.
+        name: String,
+    },
+    /// List certificates and how long they last.
+    List,
+}

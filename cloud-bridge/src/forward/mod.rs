@@ -1,0 +1,57 @@
+//! Alerts that go on to somebody else. Each forwarder drains its part of the outbox: at least once, in order.
+
+mod aws;
+
+pub use aws::AwsForwarder;
+
+use edgeveil_wire::{Alert, DeviceName, Name};
+use serde::Serialize;
+
+/// The outbox's target for AWS IoT Core.
+pub const AWS: &str = "aws";
+
+/// What is sent of an alert: the fields that consumers of the first publishers know (`timestamp`, the values by name,
+/// `anomaly`) at the top level, and ours beside them. At most [`edgeveil_wire::MAX_VALUES`] values and shares make at
+/// most some 12 KiB of it, far below the 128 KiB that AWS IoT Core takes.
+pub fn payload(device: &DeviceName, source: &Name, alert: &Alert) -> String {
+    #[derive(Serialize)]
+    struct Forwarded<'a> {
+        device: &'a DeviceName,
+        source: &'a Name,
+        #[serde(flatten)]
+        alert: &'a Alert,
+    }
+    serde_json::to_string(&Forwarded { device, source, alert }).expect("an alert was JSON before")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edgeveil_wire::{BootId, ClockState, Lane, RecordId, Severity, Stamp};
+
+    #[test]
+    fn the_seeds_fields_stand_at_the_top() {
+        let boot = BootId::from_random([1; 10]);
+        let time = "2026-11-21T10:00:00.250Z".parse().unwrap();
+        let value = |name: &str, value| (name.parse().unwrap(), value);
+        let alert = Alert {
+            stamp: Stamp::new(boot, Lane::Alert, 4, time, ClockState::Synced, 1),
+            reading: RecordId::new(boot, Lane::Reading, 40),
+            anomaly: true,
+            score: 0.9,
+            threshold: 0.6,
+            contributions: [value("sensor2", 1.0)].into(),
+            severity: Severity::Critical,
+            values: [value("sensor1", 20.1), value("sensor2", 2.5)].into(),
+        };
+        let json: serde_json::Value =
+            serde_json::from_str(&payload(&"pi".parse().unwrap(), &"env".parse().unwrap(), &alert)).unwrap();
+        assert_eq!(json["timestamp"], "2026-11-21T10:00:00.25Z");
+        assert_eq!((&json["sensor2"], &json["anomaly"]), (&2.5.into(), &true.into()));
+        for key in
+            ["id", "device", "source", "score", "threshold", "contributions", "severity", "boot", "seq"]
+        {
+            assert!(!json[key].is_null(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! From messages to durable records, and only then to acknowledgements.
+//!
+//! Batch by batch: validate, leave out what came twice, put the images' bytes into the object store, commit one
+//! transaction, tell the devices, tell the source. When the store or the database fails, the batch is tried again and
+//! nothing is acknowledged; the bounded [`crate::source::Intake`] then fills up, and that is the back-pressure.
+
+mod record;
+
+use crate::{
+    backoff::Backoff,
+    catalog::{Batch, Catalog, Content, Record},
+    metrics::Metrics,
+    objects::Objects,
+    readiness::{Part, Readiness},
+    settings::IngestSettings,
+    source::{Delivery, Inbound, Receipt, Room, ToDevices},
+};
+use bytes::Bytes;
+use edgeveil_wire::{Ack, DeviceName, MAX_ACK_IDS, RecordId, Topic, Topics};
+use record::Message;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Objects written at the same time.
+const PUTS: usize = 8;
+
+/// Takes messages and makes them durable.
+pub struct Ingest {
+    /// Where they come from.
+    pub intake: mpsc::Receiver<Inbound>,
+    /// How they are batched.
+    pub settings: IngestSettings,
+    /// How topics are read.
+    pub topics: Topics,
+    /// Where rows go.
+    pub catalog: Catalog,
+    /// Where images go.
+    pub objects: Objects,
+    /// Where acknowledgements go.
+    pub devices: ToDevices,
+    /// Whom alerts are forwarded to.
+    pub targets: Vec<&'static str>,
+    /// Woken after a commit with something for the outbox.
+    pub wake: watch::Sender<()>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is missing.
+    pub readiness: Arc<Readiness>,
+}
+
+/// A batch between its reading and its commit.
+#[derive(Default)]
+struct Work {
+    batch: Batch,
+    /// The images' bytes by their place in `batch.records`.
+    images: BTreeMap<usize, Bytes>,
+    /// What devices may forget once it is committed.
+    ids: BTreeMap<DeviceName, Vec<RecordId>>,
+    receipts: Vec<Receipt>,
+    /// The messages' share of the intake's memory, given back with the batch.
+    rooms: Vec<Room>,
+    /// Each id of a device once.
+    seen: HashSet<(DeviceName, RecordId)>,
+    alerts: bool,
+}
+
+impl Ingest {
+    /// Runs until all senders of the intake are gone and what they sent is durable. `give_up` ends the tries of a batch
+    /// whose store or database does not come back; its messages were not acknowledged.
+    pub async fn run(mut self, give_up: CancellationToken) {
+        while let Some(first) = self.intake.recv().await {
+            let started = Instant::now();
+            let messages = self.gather(first).await;
+            let mut work = self.read(messages);
+            if !self.make_durable(&mut work, &give_up).await {
+                return;
+            }
+            self.metrics.batch_seconds.observe(started.elapsed().as_secs_f64());
+            self.metrics.batch_records.observe(work.batch.records.len() as f64);
+            self.acknowledge(work).await;
+        }
+    }
+
+    /// More messages, until the batch is full or `linger` is over.
+    async fn gather(&mut self, first: Inbound) -> Vec<Inbound> {
+        let mut messages = vec![first];
+        let linger = tokio::time::sleep(self.settings.linger);
+        tokio::pin!(linger);
+        while messages.len() < self.settings.batch {
+            tokio::select! {
+                biased;
+                next = self.intake.recv() => match next {
+                    Some(next) => messages.push(next),
+                    None => break,
+                },
+                () = &mut linger => break,
+            }
+        }
+        messages
+    }
+
+    fn read(&self, messages: Vec<Inbound>) -> Work {
+        let mut work = Work::default();
+        work.batch.targets.clone_from(&self.targets);
+        for inbound in messages {
+            let (lane, message) = record::read(&self.topics, &inbound.topic, &inbound.payload);
+            self.metrics.received.get_or_create(&lane.into()).inc();
+            match message {
+                Message::Record(record) => self.take(&mut work, record, &inbound.payload),
+                Message::Presence(presence) => work.batch.presence.push(presence),
+                Message::Health(health) => work.batch.health.push(health),
+                Message::Dead(letter) => {
+                    tracing::warn!(
+                        topic = letter.topic,
+                        reason = letter.reason,
+                        "refused a message: it is a dead letter now"
+                    );
+                    self.metrics.dead_letters.get_or_create(&lane.into()).inc();
+                    if let (Some(device), Some(id)) = (&letter.device, letter.record) {
+                        work.ids.entry(device.clone()).or_default().push(id);
+                    }
+                    work.batch.dead_letters.push(letter);
+                }
+                Message::Ignored => {}
+            }
+            let (receipt, room) = inbound.settle();
+            work.receipts.push(receipt);
+            work.rooms.push(room);
+        }
+        work
+    }
+
+    fn take(&self, work: &mut Work, record: Record, payload: &Bytes) {
+        let id = record.stamp().id;
+        work.ids.entry(record.device.clone()).or_default().push(id);
+        if !work.seen.insert((record.device.clone(), id)) {
+            self.metrics.duplicates.get_or_create(&Some(record.lane()).into()).inc();
+            return;
+        }
+        match record.content {
+            Content::Image { .. } => _ = work.images.insert(work.batch.records.len(), payload.clone()),
+            Content::Alert(..) => work.alerts = true,
+            Content::Reading(..) | Content::Event(_) => {}
+        }
+        work.batch.records.push(record);
+    }
+
+    /// Tries until it works. False when it was told to give up.
+    async fn make_durable(&self, work: &mut Work, give_up: &CancellationToken) -> bool {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        loop {
+            let tried = tokio::select! {
+                tried = self.attempt(work) => tried,
+                () = give_up.cancelled() => return false,
+            };
+            let Err((part, reason)) = tried else { return true };
+            self.metrics.retries.inc();
+            if self.readiness.down(part, reason.clone()) {
+                tracing::error!(
+                    reason,
+                    "nothing is acknowledged until this works again; devices keep their records"
+                );
+            } else {
+                tracing::debug!(reason, "still failing");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.wait()) => {}
+                () = give_up.cancelled() => return false,
+            }
+        }
+    }
+
+    async fn attempt(&self, work: &mut Work) -> Result<(), (Part, String)> {
+        self.put_images(work).await?;
+        self.up(Part::Objects);
+        work.batch.received = jiff::Timestamp::now().as_millisecond();
+        let fresh =
+            self.catalog.commit(&work.batch).await.map_err(|error| (Part::Database, error.to_string()))?;
+        self.up(Part::Database);
+        for (record, fresh) in work.batch.records.iter().zip(fresh) {
+            let counter = if fresh { &self.metrics.committed } else { &self.metrics.duplicates };
+            counter.get_or_create(&Some(record.lane()).into()).inc();
+        }
+        Ok(())
+    }
+
+    fn up(&self, part: Part) {
+        if self.readiness.up(part) {
+            tracing::info!(part = part.as_str(), "works");
+        }
+    }
+
+    async fn put_images(&self, work: &Work) -> Result<(), (Part, String)> {
+        let image = |at: &usize| {
+            let record = &work.batch.records[*at];
+            (&record.device, record.stamp().id)
+        };
+        let wanted: Vec<_> = work.images.keys().map(image).collect();
+        let known = self.catalog.known_images(&wanted).await;
+        let known = known.map_err(|error| (Part::Database, error.to_string()))?;
+        let mut puts = JoinSet::new();
+        for (at, bytes) in &work.images {
+            let Content::Image { object, .. } = &work.batch.records[*at].content else { continue };
+            let (device, id) = image(at);
+            if known.contains(&(device.to_string(), id.to_string())) {
+                continue;
+            }
+            if puts.len() >= PUTS {
+                finished(puts.join_next().await)?;
+            }
+            let (objects, object, bytes) = (self.objects.clone(), object.clone(), bytes.clone());
+            puts.spawn(async move { objects.put(&object, bytes).await });
+        }
+        while let Some(put) = puts.join_next().await {
+            finished(Some(put))?;
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&self, work: Work) {
+        if work.alerts {
+            self.wake.send_replace(());
+        }
+        for (device, ids) in work.ids {
+            let topic = self.topics.of(&device, &Topic::Ack);
+            for ids in ids.chunks(MAX_ACK_IDS) {
+                let ack = Ack { ids: ids.to_vec() };
+                self.devices.publish(topic.clone(), ack.to_json(), Delivery::AtLeastOnce).await;
+                self.metrics.acknowledged.inc_by(ids.len() as u64);
+            }
+        }
+        for receipt in work.receipts {
+            receipt.done().await;
+        }
+    }
+}
+
+type Put = Result<Result<(), crate::objects::ObjectError>, tokio::task::JoinError>;
+
+fn finished(put: Option<Put>) -> Result<(), (Part, String)> {
+    match put {
+        Some(Ok(Err(error))) => Err((Part::Objects, error.to_string())),
+        Some(Err(error)) => Err((Part::Objects, error.to_string())),
+        Some(Ok(Ok(()))) | None => Ok(()),
+    }
+}

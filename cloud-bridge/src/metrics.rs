@@ -1,0 +1,123 @@
+//! What `/metrics` shows, in Prometheus' text form.
+
+use edgeveil_wire::Lane;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+/// A lane as a label. `other` stands for what is no record.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LaneLabel {
+    lane: &'static str,
+}
+
+impl From<Option<Lane>> for LaneLabel {
+    fn from(lane: Option<Lane>) -> Self {
+        Self { lane: lane.map_or("other", Lane::as_str) }
+    }
+}
+
+/// Whom something is forwarded to, as a label.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TargetLabel {
+    /// `aws`
+    pub target: &'static str,
+}
+
+type ByLane = Family<LaneLabel, Counter>;
+type ByTarget = Family<TargetLabel, Counter>;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Messages taken in.
+    pub received: ByLane,
+    /// Records that are new and durable.
+    pub committed: ByLane,
+    /// Records that were there already.
+    pub duplicates: ByLane,
+    /// Messages refused.
+    pub dead_letters: ByLane,
+    /// Ids acknowledged to devices.
+    pub acknowledged: Counter,
+    /// Times a batch had to be tried again.
+    pub retries: Counter,
+    /// From the first message of a batch being at hand to its commit.
+    pub batch_seconds: Histogram,
+    /// Records in a batch.
+    pub batch_records: Histogram,
+    /// Connections to the embedded broker.
+    pub connected: Gauge,
+    /// Connections that it refused.
+    pub refused_connections: Counter,
+    /// Records that wait for a target.
+    pub outbox_depth: Family<TargetLabel, Gauge>,
+    /// Records that a target has confirmed.
+    pub forwarded: ByTarget,
+    /// Attempts that failed.
+    pub forward_errors: ByTarget,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds = exponential_buckets(0.001, 2.0, 14);
+        let mut metrics = Self {
+            registry: Registry::with_prefix("edgeveil_bridge"),
+            received: ByLane::default(),
+            committed: ByLane::default(),
+            duplicates: ByLane::default(),
+            dead_letters: ByLane::default(),
+            acknowledged: Counter::default(),
+            retries: Counter::default(),
+            batch_seconds: Histogram::new(seconds),
+            batch_records: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
+            connected: Gauge::default(),
+            refused_connections: Counter::default(),
+            outbox_depth: Family::default(),
+            forwarded: ByTarget::default(),
+            forward_errors: ByTarget::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("received", "Messages taken in", self.received.clone());
+        r.register("committed", "Records that are new and durable", self.committed.clone());
+        r.register("duplicates", "Records that were there already", self.duplicates.clone());
+        r.register("dead_letters", "Messages refused and kept as dead letters", self.dead_letters.clone());
+        r.register("acknowledged", "Record ids acknowledged to devices", self.acknowledged.clone());
+        r.register("retries", "Batches tried again, since database or objects failed", self.retries.clone());
+        r.register_with_unit("batch", "Time to commit a batch", Unit::Seconds, self.batch_seconds.clone());
+        r.register("batch_records", "Records in a batch", self.batch_records.clone());
+        r.register("connected_clients", "Connections to the embedded broker", self.connected.clone());
+        r.register(
+            "refused_connections",
+            "Connections that the embedded broker refused",
+            self.refused_connections.clone(),
+        );
+        r.register("outbox_depth", "Records that wait for a target", self.outbox_depth.clone());
+        r.register("forwarded", "Records that a target has confirmed", self.forwarded.clone());
+        r.register("forward_errors", "Attempts to forward that failed", self.forward_errors.clone());
+    }
+
+    /// The text of `/metrics`.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The images' bytes: a folder or an S3 bucket.
+//!
+//! In a folder a put is durable when it returns: the file's bytes, its name, and every folder that was made for it.
+
+use crate::settings::{ObjectSettings, S3Settings};
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use edgeveil_wire::{DeviceName, ImageMeta};
+use object_store::{ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, local::LocalFileSystem, path::Path};
+use std::sync::Arc;
+
+/// Where images are kept.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    place: String,
+}
+
+/// Why an object could not be written or read. The text names the place and, where it is known, the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {why}")]
+pub struct ObjectError {
+    place: String,
+    why: String,
+    /// Whether it is simply not there.
+    pub missing: bool,
+}
+
+impl Objects {
+    /// Opens it. A folder is made, and written to once, so that a wrong one is found at the start.
+    pub async fn open(settings: &ObjectSettings) -> Result<Self> {
+        match settings {
+            ObjectSettings::Folder(folder) => {
+                let place = format!("object folder {}", folder.display());
+                let remedy = || {
+                    format!(
+                        "{place}: cannot be written; make it writable for this user, or set objects.folder"
+                    )
+                };
+                std::fs::create_dir_all(folder).with_context(remedy)?;
+                let probe = folder.join(".writable");
+                std::fs::write(&probe, b"")
+                    .and_then(|()| std::fs::remove_file(&probe))
+                    .with_context(remedy)?;
+                let store = LocalFileSystem::new_with_prefix(folder).with_context(remedy)?.with_fsync(true);
+                Ok(Self { store: Arc::new(store), place })
+            }
+            ObjectSettings::S3(settings) => {
+                let place = format!("bucket {}", settings.bucket);
+                let store = s3(settings).with_context(|| place.clone())?;
+                Ok(Self { store: Arc::new(store), place })
+            }
+        }
+    }
+
+    /// Writes an object; the same key with the same bytes any number of times.
+    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
+        self.store.put(&path, bytes.into()).await.map_err(|error| self.error(error)).map(drop)
+    }
+
+    /// Reads an object.
+    pub async fn get(&self, key: &str) -> Result<Bytes, ObjectError> {
+        let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
+        let found = self.store.get(&path).await.map_err(|error| self.error(error))?;
+        found.bytes().await.map_err(|error| self.error(error))
+    }
+
+    /// Every key and its size.
+    pub async fn list(&self) -> Result<Vec<(String, u64)>, ObjectError> {
+        let listed = self.store.list_with_delimiter(None).await.map_err(|error| self.error(error))?;
+        let mut found = Vec::new();
+        let mut open = vec![listed];
+        while let Some(level) = open.pop() {
+            found.extend(level.objects.into_iter().map(|meta| (meta.location.to_string(), meta.size)));
+            for prefix in level.common_prefixes {
+                let below = self.store.list_with_delimiter(Some(&prefix)).await;
+                open.push(below.map_err(|error| self.error(error))?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn error(&self, error: object_store::Error) -> ObjectError {
+        let missing = matches!(error, object_store::Error::NotFound { .. });
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(current) = source {
+            let io = current.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            let why = match io {
+                Some(std::io::ErrorKind::StorageFull) => {
+                    "no space left; free some, nothing is lost meanwhile"
+                }
+                Some(std::io::ErrorKind::QuotaExceeded) => {
+                    "quota reached; raise it, nothing is lost meanwhile"
+                }
+                Some(std::io::ErrorKind::PermissionDenied) => {
+                    "not writable for this user; mend its owner or mode"
+                }
+                Some(std::io::ErrorKind::ReadOnlyFilesystem) => {
+                    "its file system is read-only; remount it for writing"
+                }
+                _ => {
+                    source = current.source();
+                    continue;
+                }
+            };
+            return ObjectError { place: self.place.clone(), why: why.to_owned(), missing };
+        }
+        ObjectError { place: self.place.clone(), why: error.to_string(), missing }
+    }
+}
+
+fn s3(settings: &S3Settings) -> Result<object_store::aws::AmazonS3> {
+    let secret = |file: &std::path::Path| {
+        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        Ok::<_, anyhow::Error>(text.trim().to_owned())
+    };
+    // From the environment come AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their like.
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(&settings.bucket)
+        .with_region(&settings.region)
+        .with_allow_http(settings.allow_http);
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(file) = &settings.access_key_id_file {
+        builder = builder.with_access_key_id(secret(file)?);
+    }
+    if let Some(file) = &settings.secret_access_key_file {
+        builder = builder.with_secret_access_key(secret(file)?);
+    }
+    builder.build().context("S3 settings")
+}
+
+/// `<device>/<camera>/<yyyy>/<mm>/<dd>/<timestamp>-<id>.jpg`, so that a folder can be browsed and a day be removed.
+pub fn key(device: &DeviceName, meta: &ImageMeta) -> String {
+    let time = meta.stamp.timestamp.to_zoned(jiff::tz::TimeZone::UTC);
+    let day = time.strftime("%Y/%m/%d");
+    let millis = meta.stamp.timestamp.as_millisecond().rem_euclid(1000);
+    format!(
+        "{device}/{}/{day}/{}.{millis:03}Z-{}.jpg",
+        meta.camera,
+        time.strftime("%Y%m%dT%H%M%S"),
+        meta.stamp.id
+    )
+}

@@ -1,0 +1,269 @@
+//! The parts put together, and taken apart again in the order of the data.
+
+use crate::{
+    broker::{Broker, DevicePolicy, Setup},
+    catalog::{Catalog, Outbox},
+    certs, forward,
+    ingest::Ingest,
+    metrics::Metrics,
+    objects::Objects,
+    readiness::{Part, Readiness},
+    settings::{BrokerCertificates, BrokerSettings, ObjectSettings, Settings, SourceSettings, TlsFiles},
+    source::{Intake, ToDevices, external::External},
+    tls, web,
+};
+use anyhow::{Context, Result};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How long stopping may take.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A running bridge.
+pub struct Bridge {
+    /// Where the pages are.
+    pub http: SocketAddr,
+    /// Where devices connect; none with a broker elsewhere.
+    pub mqtt: Option<SocketAddr>,
+    /// Rows.
+    pub catalog: Catalog,
+    /// Images.
+    pub objects: Objects,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    source: Source,
+    ingest: JoinHandle<()>,
+    forwarder: Option<JoinHandle<()>>,
+    web: JoinHandle<()>,
+    stops: Stops,
+}
+
+enum Source {
+    Embedded(Broker),
+    External(JoinHandle<()>),
+}
+
+/// Each part is stopped by itself, in the order of the data.
+#[derive(Default)]
+struct Stops {
+    source: CancellationToken,
+    ingest: CancellationToken,
+    forwarder: CancellationToken,
+    web: CancellationToken,
+}
+
+impl Bridge {
+    /// Opens everything and starts. An error names the place and the remedy, and leaves nothing running.
+    pub async fn start(settings: &Settings) -> Result<Self> {
+        let (metrics, readiness, stops) =
+            (Arc::new(Metrics::default()), Arc::new(Readiness::default()), Stops::default());
+        std::fs::create_dir_all(&settings.data_dir).with_context(|| {
+            format!("data folder {}: cannot be made; make the folder above it writable for this user, or set data_dir", settings.data_dir.display())
+        })?;
+        // Both ports first: a second bridge on the same machine should not even touch the catalog.
+        let http = listen(settings.http, "http.listen").await?;
+        let mqtt = match &settings.source {
+            SourceSettings::Embedded(broker) => Some(listen(broker.listen, "broker.listen").await?),
+            SourceSettings::External(_) => None,
+        };
+        let objects = Objects::open(&settings.objects).await?;
+        let catalog = Catalog::open(&settings.catalog).await?;
+        readiness.up(Part::Database);
+        readiness.up(Part::Objects);
+
+        let (wake, woken) = watch::channel(());
+        let mut targets = Vec::new();
+        let mut forwarder = None;
+        if let Some(aws) = &settings.aws {
+            let outbox = Outbox::new(catalog.clone(), forward::AWS, woken);
+            let aws = forward::AwsForwarder::new(aws.clone(), outbox, metrics.clone())?;
+            targets.push(forward::AWS);
+            forwarder = Some(tokio::spawn(aws.run(stops.forwarder.clone())));
+        }
+
+        let (intake, queue) = Intake::new(settings.ingest.queue, settings.ingest.memory.0);
+        let mut source_settings = SourceParts { settings, intake, metrics: &metrics, readiness: &readiness };
+        let (source, devices, mqtt) = match (&settings.source, mqtt) {
+            (SourceSettings::Embedded(broker), Some(listener)) => {
+                catalog.nobody_is_connected(jiff::Timestamp::now().as_millisecond()).await?;
+                source_settings.embedded(broker, listener).await?
+            }
+            (SourceSettings::External(mqtt), _) => {
+                let (external, publisher) =
+                    External::new(mqtt, &settings.topics, source_settings.intake, readiness.clone())?;
+                let task = tokio::spawn(external.run(stops.source.clone()));
+                (Source::External(task), ToDevices::External(publisher), None)
+            }
+            (SourceSettings::Embedded(_), None) => unreachable!("an embedded broker has its listener"),
+        };
+        let ingest = Ingest {
+            intake: queue,
+            settings: settings.ingest.clone(),
+            topics: settings.topics.clone(),
+            catalog: catalog.clone(),
+            objects: objects.clone(),
+            devices,
+            targets,
+            wake,
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+        };
+        let ingest = tokio::spawn(ingest.run(stops.ingest.clone()));
+        let address = http.local_addr().context("the address of the pages")?;
+        let pages = web::Web {
+            catalog: catalog.clone(),
+            objects: objects.clone(),
+            metrics: metrics.clone(),
+            readiness,
+            enrol: enrol(settings, mqtt).into(),
+        };
+        let web = tokio::spawn(web::serve(http, pages, stops.web.clone()));
+        Ok(Self { http: address, mqtt, catalog, objects, metrics, source, ingest, forwarder, web, stops })
+    }
+
+    /// Ends when a part that should run for ever does not.
+    pub async fn failed(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.ingest => "ingest",
+            _ = &mut self.web => "web",
+        }
+    }
+
+    /// Stops the source, lets ingest finish what it has, then the rest. Names whoever does not make the deadline.
+    pub async fn stop(self) -> Vec<&'static str> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut late = Vec::new();
+        // Web connections may be kept open by browsers; they lose nothing.
+        self.stops.web.cancel();
+        match self.source {
+            Source::Embedded(broker) => {
+                if tokio::time::timeout_at(deadline, broker.stop()).await.is_err() {
+                    late.push("broker");
+                }
+            }
+            Source::External(mut task) => {
+                self.stops.source.cancel();
+                end(&mut task, deadline, "mqtt", &mut late).await;
+            }
+        }
+        let mut ingest = self.ingest;
+        let drained = tokio::time::timeout_at(deadline - Duration::from_secs(1), &mut ingest).await;
+        if drained.is_err() {
+            // The store or the database is away: what waits was not acknowledged, so devices keep it.
+            self.stops.ingest.cancel();
+            end(&mut ingest, deadline, "ingest", &mut late).await;
+        }
+        self.stops.forwarder.cancel();
+        if let Some(mut forwarder) = self.forwarder {
+            end(&mut forwarder, deadline, "forward", &mut late).await;
+        }
+        let mut web = self.web;
+        if tokio::time::timeout_at(deadline.min(Instant::now() + Duration::from_millis(500)), &mut web)
+            .await
+            .is_err()
+        {
+            web.abort();
+        }
+        if tokio::time::timeout_at(deadline, self.catalog.close()).await.is_err() {
+            late.push("catalog");
+        }
+        late
+    }
+}
+
+async fn end(task: &mut JoinHandle<()>, deadline: Instant, name: &'static str, late: &mut Vec<&'static str>) {
+    if tokio::time::timeout_at(deadline, &mut *task).await.is_err() {
+        task.abort();
+        late.push(name);
+    }
+}
+
+async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: stop what listens there, or set {key} to another address")
+    })
+}
+
+struct SourceParts<'a> {
+    settings: &'a Settings,
+    intake: Intake,
+    metrics: &'a Arc<Metrics>,
+    readiness: &'a Readiness,
+}
+
+impl SourceParts<'_> {
+    async fn embedded(
+        &mut self,
+        broker: &BrokerSettings,
+        listener: TcpListener,
+    ) -> Result<(Source, ToDevices, Option<SocketAddr>)> {
+        let files = broker_files(&broker.certificates)?;
+        let topics = self.settings.topics.clone();
+        let setup = Setup {
+            listener,
+            tls: tls::server(&files)?,
+            presence: Some(format!("{}/+/status", topics.prefix())),
+            policy: Arc::new(DevicePolicy::new(topics)),
+            intake: self.intake.clone(),
+            max_connections: broker.max_connections,
+            metrics: self.metrics.clone(),
+        };
+        let broker = Broker::start(setup).await.context("starting the embedded broker")?;
+        self.readiness.up(Part::Source);
+        let (publisher, address) = (broker.publisher(), broker.address);
+        Ok((Source::Embedded(broker), ToDevices::Embedded(publisher), Some(address)))
+    }
+}
+
+fn broker_files(certificates: &BrokerCertificates) -> Result<TlsFiles> {
+    match certificates {
+        BrokerCertificates::Own(files) => Ok(files.clone()),
+        BrokerCertificates::Development(dir) => {
+            let issued = certs::development(dir).with_context(|| {
+                format!("development certificates in {}; or name your own in [broker]", dir.display())
+            })?;
+            Ok(TlsFiles { ca: issued.ca, cert: issued.cert, key: issued.key })
+        }
+    }
+}
+
+/// The command for a first device, as this bridge is set.
+fn enrol(settings: &Settings, mqtt: Option<SocketAddr>) -> String {
+    let SourceSettings::Embedded(broker) = &settings.source else {
+        return "edgeveil-bridge certs device desk-pi   # or with your own CA: certs/README.md".to_owned();
+    };
+    let dir = match &broker.certificates {
+        BrokerCertificates::Development(dir) => dir.as_path(),
+        BrokerCertificates::Own(_) => return "# with your own CA: certs/README.md".to_owned(),
+    };
+    let port = mqtt.map_or(8883, |address| address.port());
+    format!(
+        "edgeveil-bridge certs device desk-pi --dir {}\n# then, in the agent's settings: [link] host = \"<this machine>\", port = {port}",
+        dir.display()
+    )
+}
+
+/// What `check` looks at beyond the settings: files that have to be there.
+pub fn check(settings: &Settings) -> Result<()> {
+    match &settings.source {
+        SourceSettings::Embedded(BrokerSettings { certificates: BrokerCertificates::Own(files), .. }) => {
+            tls::server(files).map(drop)?;
+        }
+        SourceSettings::Embedded(_) => {}
+        SourceSettings::External(mqtt) => drop(tls::client(&mqtt.tls, None)?),
+    }
+    if let Some(aws) = &settings.aws {
+        tls::client(&aws.tls, aws.alpn.as_deref())?;
+    }
+    if let ObjectSettings::S3(s3) = &settings.objects {
+        for file in [&s3.access_key_id_file, &s3.secret_access_key_file].into_iter().flatten() {
+            readable(file)?;
+        }
+    }
+    Ok(())
+}
+
+fn readable(file: &Path) -> Result<()> {
+    std::fs::File::open(file).map(drop).with_context(|| format!("cannot read {}", file.display()))
+}

@@ -1,0 +1,275 @@
+//! What an operator can set. [`Settings`] is valid by construction: whoever holds one need not check it again.
+//!
+//! Every setting has a default that works on one box without a file; the reference is in the crate's README.
+
+mod read;
+mod reader;
+mod units;
+
+pub use reader::{Env, Problem};
+pub use units::ByteSize;
+
+use edgeveil_wire::{Name, Topics};
+use reader::{Reader, Section};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Everything that `serve` needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where whatever has no folder of its own is kept.
+    pub data_dir: PathBuf,
+    /// The topics' prefix.
+    pub topics: Topics,
+    /// Where messages come from.
+    pub source: SourceSettings,
+    /// The pages' address.
+    pub http: SocketAddr,
+    /// Where images are kept.
+    pub objects: ObjectSettings,
+    /// The catalog's file.
+    pub catalog: PathBuf,
+    /// How records are batched.
+    pub ingest: IngestSettings,
+    /// AWS IoT Core, when alerts go there.
+    pub aws: Option<AwsSettings>,
+    /// How logs look.
+    pub log: LogSettings,
+}
+
+/// Where messages come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceSettings {
+    /// A broker inside this process.
+    Embedded(BrokerSettings),
+    /// A broker somewhere else.
+    External(MqttSettings),
+}
+
+/// A CA, a certificate and its key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Who the other side must have been certified by.
+    pub ca: PathBuf,
+    /// Our own chain.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// The embedded broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BrokerSettings {
+    /// MQTT over TLS.
+    pub listen: SocketAddr,
+    /// Its certificate.
+    pub certificates: BrokerCertificates,
+    /// Connections at once; more are closed at once.
+    pub max_connections: u32,
+}
+
+/// Which certificate the embedded broker shows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BrokerCertificates {
+    /// Issued by the development CA in this folder, made when it is not there.
+    Development(PathBuf),
+    /// The operator's own.
+    Own(TlsFiles),
+}
+
+/// An external broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MqttSettings {
+    /// Its host name, as in its certificate.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The connection's certificates.
+    pub tls: TlsFiles,
+    /// Fixed over restarts: the broker keeps the session by it. In Kubernetes the pod's name.
+    pub client_id: String,
+    /// The shared subscription's group; none for a plain subscription.
+    pub share_group: Option<Name>,
+    /// How long the broker keeps the session of a bridge that is away.
+    pub session_expiry: Duration,
+    /// Pings.
+    pub keep_alive: Duration,
+    /// Messages that the broker may send before it has acknowledgements.
+    pub receive_maximum: u16,
+}
+
+/// Where images are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ObjectSettings {
+    /// A folder.
+    Folder(PathBuf),
+    /// An S3 bucket.
+    S3(S3Settings),
+}
+
+/// An S3 bucket.
+#[derive(Debug, Clone, PartialEq)]
+pub struct S3Settings {
+    /// URL of the service; none for AWS itself.
+    pub endpoint: Option<String>,
+    /// The bucket.
+    pub bucket: String,
+    /// Its region.
+    pub region: String,
+    /// File with the access key's id; else `AWS_ACCESS_KEY_ID`.
+    pub access_key_id_file: Option<PathBuf>,
+    /// File with the secret; else `AWS_SECRET_ACCESS_KEY`.
+    pub secret_access_key_file: Option<PathBuf>,
+    /// Whether `http://` endpoints are fine.
+    pub allow_http: bool,
+}
+
+/// How records are batched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IngestSettings {
+    /// Records in one transaction at the most.
+    pub batch: usize,
+    /// How long a batch waits for more.
+    pub linger: Duration,
+    /// Records that may wait for their batch; when it is full, devices wait.
+    pub queue: usize,
+    /// Bytes that may wait for their batch; likewise.
+    pub memory: ByteSize,
+}
+
+/// AWS IoT Core, or whatever speaks like it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AwsSettings {
+    /// The account's endpoint, `….iot.<region>.amazonaws.com`.
+    pub endpoint: String,
+    /// 8883, or 443 with ALPN.
+    pub port: u16,
+    /// The thing's certificates.
+    pub tls: TlsFiles,
+    /// The MQTT client id; one connection each.
+    pub client_id: String,
+    /// Where alerts are published.
+    pub topic: String,
+    /// Publishes a second.
+    pub rate: u32,
+    /// Publishes without their PUBACK.
+    pub max_in_flight: u16,
+    /// Pings.
+    pub keep_alive: Duration,
+    /// The protocol named in the TLS handshake; port 443 wants `x-amzn-mqtt-ca`.
+    pub alpn: Option<String>,
+}
+
+/// How logs look.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogSettings {
+    /// A filter of tracing-subscriber, `info` by default.
+    pub filter: String,
+    /// Their form.
+    pub format: LogFormat,
+}
+
+/// The form of logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object a line, for containers.
+    Json,
+}
+
+impl Settings {
+    /// From a file, or the defaults and the environment alone. All problems, or valid settings.
+    pub fn load(file: Option<&Path>, env: Env<'_>) -> Result<Self, Vec<Problem>> {
+        let Some(path) = file else { return Self::parse("(no settings file)", "", env) };
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&name, &text, env),
+            Err(error) => {
+                let text = format!("cannot be read: {error}");
+                Err(vec![Problem { place: name, key: String::new(), text }])
+            }
+        }
+    }
+
+    /// From text; `file` is only for messages.
+    pub fn parse(file: &str, text: &str, env: Env<'_>) -> Result<Self, Vec<Problem>> {
+        let reader = Reader::new(file, text, env);
+        let table = reader.parse();
+        let settings = read::settings(Section::root(&reader, &table));
+        let problems = reader.into_problems();
+        match settings {
+            Some(settings) if problems.is_empty() => Ok(settings),
+            _ => Err(problems),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn none(_: &str) -> Option<String> {
+        None
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        Settings::parse("b.toml", text, &none).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_at_all_is_enough() {
+        let settings = Settings::parse("-", "", &none).unwrap();
+        assert!(matches!(settings.source, SourceSettings::Embedded(_)));
+        assert_eq!(settings.http.port(), 8080);
+        assert_eq!(settings.aws, None);
+    }
+
+    #[test]
+    fn every_problem_is_named_with_its_line() {
+        let found = problems(
+            "data_dir = 5\n[http]\nlisten = \"nowhere\"\nport = 80\n\n[ingest]\nlinger = 20\nbatch = 0\n\n[forward.aws]\nendpoint = \"x\"\nkeep_alive = \"5 s\"\n",
+        );
+        let starts = |start: &str| assert!(found.iter().any(|p| p.starts_with(start)), "{start}: {found:#?}");
+        starts("b.toml:1: `data_dir`");
+        starts("b.toml:3: `http.listen`");
+        starts("b.toml:4: `http.port`: is no setting");
+        starts("b.toml:7: `ingest.linger`");
+        starts("b.toml:8: `ingest.batch`");
+        starts("b.toml:10: `forward.aws.cert`: is missing");
+        starts("b.toml:12: `forward.aws.keep_alive`");
+    }
+
+    #[test]
+    fn broken_toml_is_named_with_its_line() {
+        let found = problems("data_dir = \"x\"\nprefix = \n");
+        assert!(found[0].starts_with("b.toml:2: no valid TOML"), "{found:?}");
+    }
+
+    #[test]
+    fn the_environment_overrides_and_is_named_when_wrong() {
+        let env = |name: &str| match name {
+            "EDGEVEIL_BRIDGE_HTTP_LISTEN" => Some("0.0.0.0:1".to_owned()),
+            "EDGEVEIL_BRIDGE_INGEST_LINGER" => Some("soon".to_owned()),
+            _ => None,
+        };
+        let found = Settings::parse("b.toml", "", &env).unwrap_err();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].place, "EDGEVEIL_BRIDGE_INGEST_LINGER");
+        let env = |name: &str| (name == "EDGEVEIL_BRIDGE_HTTP_LISTEN").then(|| "0.0.0.0:1".to_owned());
+        let settings = Settings::parse("b.toml", "[http]\nlisten = \"127.0.0.1:2\"", &env).unwrap();
+        assert_eq!(settings.http.port(), 1);
+    }
+
+    #[test]
+    fn two_sources_are_one_too_many() {
+        let found = problems(
+            "[broker]\nlisten = \"127.0.0.1:0\"\n[mqtt]\nhost = \"h\"\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n",
+        );
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("stands beside [broker]"));
+    }
+}

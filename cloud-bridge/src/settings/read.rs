@@ -1,0 +1,211 @@
+//! Every setting's key, default and bounds.
+
+use super::{
+    AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, IngestSettings, LogFormat, LogSettings,
+    MqttSettings, ObjectSettings, S3Settings, Settings, SourceSettings, TlsFiles, reader::Section,
+};
+use edgeveil_wire::Topics;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// All of them; none when something that has no default is missing or wrong.
+pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
+    let data_dir: PathBuf = root.or("data_dir", "edgeveil-data".into());
+    let topics = root.or("prefix", Topics::default());
+    let source = source(&root, &data_dir);
+    let http = root.section("http");
+    let listen = http.or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+    http.finish();
+    let objects = objects(root.section("objects"), &data_dir);
+    let catalog = root.section("catalog");
+    let file = catalog.or("file", data_dir.join("catalog.sqlite"));
+    catalog.finish();
+    let ingest = ingest(root.section("ingest"));
+    let forward = root.section("forward");
+    let aws = forward.section("aws");
+    let aws = if aws.is_given(&["endpoint"]) { aws_iot(aws).map(Some) } else { Some(None) };
+    forward.finish();
+    let log = log(root.section("log"));
+    root.finish();
+    Some(Settings {
+        data_dir,
+        topics,
+        source: source?,
+        http: listen,
+        objects: objects?,
+        catalog: file,
+        ingest,
+        aws: aws?,
+        log,
+    })
+}
+
+fn source(root: &Section<'_, '_>, data_dir: &Path) -> Option<SourceSettings> {
+    let broker = root.section("broker");
+    let mqtt = root.section("mqtt");
+    if !mqtt.is_given(&["host"]) {
+        return embedded(broker, data_dir).map(SourceSettings::Embedded);
+    }
+    if broker.is_given(&["listen", "ca", "cert", "key"]) {
+        root.problem(
+            "mqtt",
+            "stands beside [broker]; keep [mqtt] for a broker elsewhere, or [broker] for the embedded one"
+                .to_owned(),
+        );
+    }
+    external(mqtt).map(SourceSettings::External)
+}
+
+fn embedded(section: Section<'_, '_>, data_dir: &Path) -> Option<BrokerSettings> {
+    let listen = section.or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8883)));
+    let max_connections = section.or("max_connections", 2_000);
+    if max_connections == 0 {
+        section.problem("max_connections", "is 0, so that no device could connect".to_owned());
+    }
+    let certificates = if ["ca", "cert", "key"].iter().any(|key| section.is_set(key)) {
+        BrokerCertificates::Own(tls_files(&section)?)
+    } else {
+        BrokerCertificates::Development(data_dir.join("certs"))
+    };
+    section.finish();
+    Some(BrokerSettings { listen, certificates, max_connections })
+}
+
+fn tls_files(section: &Section<'_, '_>) -> Option<TlsFiles> {
+    let (ca, cert, key) = (section.required("ca"), section.required("cert"), section.required("key"));
+    Some(TlsFiles { ca: ca?, cert: cert?, key: key? })
+}
+
+fn external(section: Section<'_, '_>) -> Option<MqttSettings> {
+    let host = section.required("host");
+    let tls = tls_files(&section);
+    let client_id = section.or("client_id", "edgeveil-bridge".to_owned());
+    let share_group = match section.get::<String>("share_group") {
+        None => "edgeveil-bridge".parse().ok(),
+        Some(off) if off == "none" => None,
+        Some(group) => group.parse().map_err(|error| section.problem("share_group", format!("{error}"))).ok(),
+    };
+    let settings = MqttSettings {
+        port: section.or("port", 8883),
+        client_id,
+        share_group,
+        session_expiry: section.or("session_expiry", Duration::from_secs(86_400)),
+        keep_alive: section.or("keep_alive", Duration::from_secs(30)),
+        receive_maximum: section.or("receive_maximum", 128),
+        host: host.unwrap_or_default(),
+        tls: tls?,
+    };
+    if settings.keep_alive < Duration::from_secs(5) || settings.keep_alive > Duration::from_secs(1200) {
+        section.problem("keep_alive", "wants \"5 s\" to \"20 min\"".to_owned());
+    }
+    if settings.receive_maximum == 0 {
+        section.problem("receive_maximum", "is 0, so that no message could come".to_owned());
+    }
+    section.finish();
+    Some(settings)
+}
+
+fn objects(section: Section<'_, '_>, data_dir: &Path) -> Option<ObjectSettings> {
+    let s3 = section.section("s3");
+    let settings = if s3.is_given(&["bucket"]) {
+        if section.is_set("folder") {
+            section.problem("folder", "stands beside [objects.s3]; keep one of them".to_owned());
+        }
+        let bucket = s3.required("bucket");
+        let endpoint: Option<String> = s3.get("endpoint");
+        let allow_http = s3.or("allow_http", false);
+        if endpoint.as_ref().is_some_and(|url| url.starts_with("http://")) && !allow_http {
+            let text = "is not encrypted; set allow_http = true if that is meant".to_owned();
+            s3.problem("endpoint", text);
+        }
+        let region = s3.or("region", "us-east-1".to_owned());
+        let (id, secret) = (s3.get("access_key_id_file"), s3.get("secret_access_key_file"));
+        s3.finish();
+        ObjectSettings::S3(S3Settings {
+            endpoint,
+            bucket: bucket?,
+            region,
+            access_key_id_file: id,
+            secret_access_key_file: secret,
+            allow_http,
+        })
+    } else {
+        ObjectSettings::Folder(section.or("folder", data_dir.join("objects")))
+    };
+    section.finish();
+    Some(settings)
+}
+
+fn ingest(section: Section<'_, '_>) -> IngestSettings {
+    let settings = IngestSettings {
+        batch: section.or("batch", 256_u32) as usize,
+        linger: section.or("linger", Duration::from_millis(20)),
+        queue: section.or("queue", 1024_u32) as usize,
+        memory: section.or("memory", ByteSize(64 << 20)),
+    };
+    if settings.batch == 0 || settings.batch > 10_000 {
+        section.problem("batch", "wants 1 to 10000".to_owned());
+    }
+    if settings.queue == 0 || settings.queue > 1_000_000 {
+        section.problem("queue", "wants 1 to 1000000".to_owned());
+    }
+    if settings.memory < ByteSize(16 << 20) {
+        let text = "wants \"16 MiB\" or more, so that the largest image has room".to_owned();
+        section.problem("memory", text);
+    }
+    section.finish();
+    settings
+}
+
+fn aws_iot(section: Section<'_, '_>) -> Option<AwsSettings> {
+    let endpoint = section.required("endpoint");
+    let tls = tls_files(&section);
+    let port = section.or("port", 8883);
+    let alpn = section.get("alpn").or_else(|| (port == 443).then(|| "x-amzn-mqtt-ca".to_owned()));
+    let topic = section.or("topic", "edgecloud/alerts".to_owned());
+    let bad = |c: char| matches!(c, '+' | '#' | '\0');
+    if topic.len() > 256 || topic.matches('/').count() > 7 || topic.starts_with('$') || topic.contains(bad) {
+        let text = "wants at most 256 bytes, 7 slashes, no `+` or `#`, and no `$` in front".to_owned();
+        section.problem("topic", text);
+    }
+    let client_id = section.or("client_id", "edgeveil-bridge".to_owned());
+    if client_id.len() > 128 {
+        section.problem("client_id", "is longer than 128 bytes".to_owned());
+    }
+    let rate = section.or("rate", 90);
+    if rate == 0 || rate > 100 {
+        section.problem("rate", "wants 1 to 100 publishes a second".to_owned());
+    }
+    let max_in_flight = section.or("max_in_flight", 50);
+    if max_in_flight == 0 || max_in_flight > 50 {
+        section.problem("max_in_flight", "wants 1 to 50".to_owned());
+    }
+    let keep_alive = section.or("keep_alive", Duration::from_secs(60));
+    if !(Duration::from_secs(30)..=Duration::from_secs(1200)).contains(&keep_alive) {
+        section.problem("keep_alive", "wants \"30 s\" to \"20 min\"".to_owned());
+    }
+    section.finish();
+    let (endpoint, tls) = (endpoint?, tls?);
+    Some(AwsSettings { endpoint, port, tls, client_id, topic, rate, max_in_flight, keep_alive, alpn })
+}
+
+fn log(section: Section<'_, '_>) -> LogSettings {
+    let filter: String = section.or("filter", "info".to_owned());
+    if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
+        section
+            .problem("filter", "wants a level or a filter such as \"info,edgeveil_bridge=debug\"".to_owned());
+    }
+    let format = match section.get::<String>("format").as_deref() {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            section.problem("format", format!("`{other}`; wants \"text\" or \"json\""));
+            LogFormat::Text
+        }
+    };
+    section.finish();
+    LogSettings { filter, format }
+}

@@ -1,0 +1,131 @@
+//! Values with their units, as people write them.
+
+use super::reader::Setting;
+use edgeveil_wire::{Name, Topics};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use toml::de::DeValue;
+
+/// A number of bytes: `512 MiB`, `64 KiB`, `2 GB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+fn number_and_unit(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, text[end..].trim()))
+}
+
+impl Setting for Duration {
+    const WANTS: &'static str = "a time with its unit such as \"10 s\" (ms, s, min, h, d)";
+    fn from_text(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is no time");
+        let (number, unit) = number_and_unit(text).ok_or_else(bad)?;
+        let seconds = match unit {
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "min" | "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(bad()),
+        };
+        Self::try_from_secs_f64(number * seconds).map_err(|_| bad())
+    }
+}
+
+impl Setting for ByteSize {
+    const WANTS: &'static str = "a size with its unit such as \"512 MiB\" (B, KiB, MiB, GiB, kB, MB, GB)";
+    fn from_text(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is no size");
+        let (number, unit) = number_and_unit(text).ok_or_else(bad)?;
+        let bytes: u64 = match unit {
+            "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "kB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            _ => return Err(bad()),
+        };
+        let total = number * bytes as f64;
+        if total < 1e18 { Ok(Self(total as u64)) } else { Err(bad()) }
+    }
+}
+
+impl Setting for String {
+    const WANTS: &'static str = "a text that is not empty";
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
+    }
+}
+
+impl Setting for PathBuf {
+    const WANTS: &'static str = "a path";
+    fn from_text(text: &str) -> Result<Self, String> {
+        String::from_text(text).map(Self::from)
+    }
+}
+
+impl Setting for SocketAddr {
+    const WANTS: &'static str = "an address and port such as \"127.0.0.1:8883\"";
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is no address with a port"))
+    }
+}
+
+impl Setting for Name {
+    const WANTS: &'static str = "a name of 1 to 64 letters, digits, `-` and `_`";
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: edgeveil_wire::NameError| error.to_string())
+    }
+}
+
+impl Setting for Topics {
+    const WANTS: &'static str = "one to three topic levels such as \"edgeveil\"";
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::new(text).map_err(|error| error.to_string())
+    }
+}
+
+impl Setting for bool {
+    const WANTS: &'static str = "true or false";
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is neither true nor false"))
+    }
+    fn from_value(value: &DeValue<'_>) -> Result<Self, String> {
+        value.as_bool().ok_or_else(|| "is no boolean".to_owned())
+    }
+}
+
+macro_rules! whole {
+    ($($type:ty),*) => {$(
+        impl Setting for $type {
+            const WANTS: &'static str = "a whole number";
+            fn from_text(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|_| format!("`{text}` is no whole number from 0 to {}", <$type>::MAX))
+            }
+            fn from_value(value: &DeValue<'_>) -> Result<Self, String> {
+                let DeValue::Integer(number) = value else { return Err("is no whole number".to_owned()) };
+                <$type>::from_str_radix(number.as_str(), number.radix())
+                    .map_err(|_| format!("`{number}` is no whole number from 0 to {}", <$type>::MAX))
+            }
+        }
+    )*};
+}
+whole!(u16, u32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_needed_and_understood() {
+        assert_eq!(Duration::from_text("250 ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(Duration::from_text("1.5min"), Ok(Duration::from_secs(90)));
+        assert_eq!(ByteSize::from_text("512 MiB"), Ok(ByteSize(512 << 20)));
+        for bad in ["10", "s", "ten s", "-1 s", "1 week"] {
+            assert!(Duration::from_text(bad).is_err(), "{bad}");
+        }
+        assert!(ByteSize::from_text("5").is_err());
+    }
+}

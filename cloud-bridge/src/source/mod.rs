@@ -1,0 +1,126 @@
+//! Where messages come from, and how answers go back to devices.
+//!
+//! Ingest sees only [`Inbound`] and [`ToDevices`]: whether the broker runs in this process or elsewhere is decided once,
+//! in `serve`.
+
+pub mod external;
+
+use crate::broker;
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// A message as it came.
+#[derive(Debug)]
+pub struct Inbound {
+    /// Its topic.
+    pub topic: String,
+    /// Its payload.
+    pub payload: Bytes,
+    /// What to do once its content is durable.
+    pub receipt: Receipt,
+    room: Room,
+}
+
+/// A share of the queue's memory, given back when it is dropped.
+#[derive(Debug)]
+pub struct Room(#[expect(dead_code, reason = "held for its Drop")] Option<OwnedSemaphorePermit>);
+
+impl Inbound {
+    /// What is left of it once it has been read.
+    pub fn settle(self) -> (Receipt, Room) {
+        (self.receipt, self.room)
+    }
+
+    /// A message that takes no share of the queue's memory: its source bounds what is under way by other means.
+    pub fn new(topic: String, payload: Bytes, receipt: Receipt) -> Self {
+        Self { topic, payload, receipt, room: Room(None) }
+    }
+}
+
+/// The source's own acknowledgement.
+#[derive(Debug)]
+pub enum Receipt {
+    /// The embedded broker has none: the device keeps its record until our `Ack` reaches it.
+    None,
+    /// A broker elsewhere keeps the message until its PUBACK.
+    Mqtt(external::PubAck),
+}
+
+impl Receipt {
+    /// Tells the source that the message may be forgotten.
+    pub async fn done(self) {
+        match self {
+            Self::None => {}
+            Self::Mqtt(puback) => puback.send().await,
+        }
+    }
+}
+
+/// The way into ingest: bounded in messages and in bytes. Whoever sends waits while it is full, and that is what slows
+/// devices down.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    queue: mpsc::Sender<Inbound>,
+    room: Arc<Semaphore>,
+    kib: u32,
+}
+
+/// Permits are KiB, so that 32 bits count any memory.
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+impl Intake {
+    /// Room for so many messages and bytes.
+    pub fn new(messages: usize, bytes: u64) -> (Self, mpsc::Receiver<Inbound>) {
+        let (queue, receiver) = mpsc::channel(messages);
+        let kib = kib(usize::try_from(bytes).unwrap_or(usize::MAX));
+        (Self { queue, room: Arc::new(Semaphore::new(kib as usize)), kib }, receiver)
+    }
+
+    /// Waits until there is room. False when ingest has ended.
+    pub async fn send(&self, topic: String, payload: Bytes, receipt: Receipt) -> bool {
+        let share = kib(topic.len() + payload.len()).clamp(1, self.kib);
+        let Ok(room) = self.room.clone().acquire_many_owned(share).await else { return false };
+        self.queue.send(Inbound { topic, payload, receipt, room: Room(Some(room)) }).await.is_ok()
+    }
+
+    /// Waits for the count alone. False when ingest has ended.
+    pub async fn send_counted(&self, inbound: Inbound) -> bool {
+        self.queue.send(inbound).await.is_ok()
+    }
+
+    /// Does not wait: for messages that are worth nothing when they are late. False when there was no room.
+    pub fn offer(&self, inbound: Inbound) -> bool {
+        self.queue.try_send(inbound).is_ok()
+    }
+}
+
+/// How far a message to a device is assured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// QoS 1.
+    AtLeastOnce,
+    /// QoS 1, and kept for whoever subscribes later.
+    Retained,
+}
+
+/// The way back to the devices.
+#[derive(Debug, Clone)]
+pub enum ToDevices {
+    /// Through the broker in this process.
+    Embedded(broker::Publisher),
+    /// Through the connection to a broker elsewhere.
+    External(external::Publisher),
+}
+
+impl ToDevices {
+    /// Publishes. A device that is away gets it when its session is back, or never: it will then send its record again.
+    pub async fn publish(&self, topic: String, payload: Vec<u8>, delivery: Delivery) {
+        match self {
+            Self::Embedded(broker) => broker.publish(topic, payload, delivery).await,
+            Self::External(connection) => connection.publish(topic, payload, delivery).await,
+        }
+    }
+}

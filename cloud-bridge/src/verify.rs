@@ -1,0 +1,97 @@
+//! Whether what is stored agrees with itself: every image row has its object, every object its row, and the account of
+//! sequences is what the rows say.
+
+use crate::{
+    catalog::{Catalog, CatalogError, Gap},
+    objects::{ObjectError, Objects},
+};
+use serde::Serialize;
+
+/// One finding, as a JSON line.
+#[derive(Debug, Serialize)]
+#[serde(tag = "found", rename_all = "kebab-case")]
+pub enum Finding {
+    /// What arrived of one lane of one boot.
+    Sequence {
+        /// Counted from the rows.
+        #[serde(flatten)]
+        gap: Gap,
+        /// Records that should be there, counted from 0, and are not.
+        missing: i64,
+    },
+    /// The account that is kept with every commit says something else.
+    WrongAccount {
+        /// As accounted for.
+        #[serde(flatten)]
+        gap: Gap,
+    },
+    /// A row without its object.
+    NoObject {
+        /// Its key.
+        object: String,
+    },
+    /// An object of another length than its row says.
+    WrongLength {
+        /// Its key.
+        object: String,
+        /// Bytes by the row.
+        wanted: i64,
+        /// Bytes there.
+        bytes: u64,
+    },
+    /// An object without a row.
+    NoRow {
+        /// Its key.
+        object: String,
+    },
+}
+
+impl Finding {
+    /// Whether the store contradicts itself. A gap alone may be a device's own dropping.
+    pub fn is_wrong(&self) -> bool {
+        !matches!(self, Self::Sequence { .. })
+    }
+
+    /// Whether a record is not there.
+    pub fn is_gap(&self) -> bool {
+        matches!(self, Self::Sequence { missing, .. } if *missing != 0)
+    }
+}
+
+/// Why it could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The object store failed.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+}
+
+/// Looks at everything. While a bridge runs, what it is just writing may show as an object without a row.
+pub async fn verify(catalog: &Catalog, objects: &Objects) -> Result<Vec<Finding>, VerifyError> {
+    // Objects are listed before rows are read: an object is there before its row.
+    let there = objects.list().await?;
+    let mut rows = catalog.image_objects().await?;
+    let accounts = catalog.gaps().await?;
+    let counted = catalog.counted_gaps().await?;
+    let mut findings = Vec::new();
+    for gap in &accounts {
+        if !counted.contains(gap) {
+            findings.push(Finding::WrongAccount { gap: gap.clone() });
+        }
+    }
+    findings.extend(counted.into_iter().map(|gap| Finding::Sequence { missing: gap.missing(), gap }));
+    for (object, bytes) in there {
+        match rows.remove(&object) {
+            None => findings.push(Finding::NoRow { object }),
+            Some(wanted) if u64::try_from(wanted) != Ok(bytes) => {
+                findings.push(Finding::WrongLength { object, wanted, bytes });
+            }
+            Some(_) => {}
+        }
+    }
+    findings.extend(rows.into_keys().map(|object| Finding::NoObject { object }));
+    Ok(findings)
+}

@@ -1,0 +1,158 @@
+//! What the bridge shows: pages for people, `/healthz` and `/readyz` for whoever runs it, `/metrics` for Prometheus.
+
+mod pages;
+
+use crate::{
+    catalog::{Catalog, CatalogError},
+    metrics::Metrics,
+    objects::Objects,
+    readiness::{Part, Readiness},
+};
+use axum::{
+    Router,
+    extract::{Path, Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use edgeveil_wire::{DeviceName, RecordId};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What the pages are made of.
+#[derive(Debug, Clone)]
+pub struct Web {
+    /// Rows.
+    pub catalog: Catalog,
+    /// Images.
+    pub objects: Objects,
+    /// `/metrics`
+    pub metrics: Arc<Metrics>,
+    /// `/readyz`
+    pub readiness: Arc<Readiness>,
+    /// How a first device is enrolled here, for the empty page.
+    pub enrol: Arc<str>,
+}
+
+/// Answers until it is stopped.
+pub async fn serve(listener: TcpListener, web: Web, stop: CancellationToken) {
+    let served = axum::serve(listener, router(web)).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the web server ended");
+    }
+}
+
+/// All routes.
+pub fn router(web: Web) -> Router {
+    Router::new()
+        .route("/", get(overview))
+        .route("/style.css", get(style))
+        .route("/images/{device}/{id}", get(image))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn(headers))
+        .with_state(web)
+}
+
+/// The same for every answer: nothing from elsewhere is loaded, and nobody frames these pages.
+async fn headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let fixed = [
+        (header::CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'; base-uri 'none'"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in fixed {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What a page that cannot be made answers.
+struct Failed(CatalogError);
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        tracing::error!(error = %self.0, "cannot answer");
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", self.0)).into_response()
+    }
+}
+
+impl From<CatalogError> for Failed {
+    fn from(error: CatalogError) -> Self {
+        Self(error)
+    }
+}
+
+async fn overview(State(web): State<Web>) -> Result<Response, Failed> {
+    let (images, alerts, devices) = tokio::try_join!(
+        web.catalog.latest_images(24),
+        web.catalog.latest_alerts(20),
+        web.catalog.devices()
+    )?;
+    let now = jiff::Timestamp::now().as_millisecond();
+    let view = pages::Overview { images, alerts, devices, missing: web.readiness.missing(), now };
+    Ok(pages::overview(&view, &web.enrol).into_response())
+}
+
+async fn style() -> impl IntoResponse {
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "max-age=300")];
+    (headers, include_str!("style.css"))
+}
+
+async fn image(
+    State(web): State<Web>,
+    Path((device, id)): Path<(String, String)>,
+) -> Result<Response, Failed> {
+    let not_found = || (StatusCode::NOT_FOUND, "no such image\n").into_response();
+    let (Ok(device), Ok(id)) = (device.parse::<DeviceName>(), id.parse::<RecordId>()) else {
+        return Ok(not_found());
+    };
+    let Some(object) = web.catalog.image_object(&device, id).await? else { return Ok(not_found()) };
+    match web.objects.get(&object).await {
+        Ok(bytes) => {
+            // An id names the same bytes for ever.
+            let headers: [(HeaderName, &str); 2] = [
+                (header::CONTENT_TYPE, "image/jpeg"),
+                (header::CACHE_CONTROL, "private, max-age=31536000, immutable"),
+            ];
+            Ok((headers, bytes).into_response())
+        }
+        Err(error) if error.missing => {
+            tracing::error!(object, "an image's object is gone");
+            Ok((StatusCode::GONE, "this image's object is gone from the store\n").into_response())
+        }
+        Err(error) => Ok((StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()),
+    }
+}
+
+async fn ready(State(web): State<Web>) -> Response {
+    let mut missing = web.readiness.missing();
+    let asked = within(web.catalog.ping()).await;
+    if let Err(reason) = asked
+        && !missing.iter().any(|(part, _)| *part == Part::Database)
+    {
+        missing.push((Part::Database, reason));
+    }
+    if missing.is_empty() {
+        return "ready\n".into_response();
+    }
+    let lines: String = missing.iter().map(|(part, why)| format!("{}: {why}\n", part.as_str())).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+}
+
+async fn within(asked: impl Future<Output = Result<(), CatalogError>>) -> Result<(), String> {
+    match tokio::time::timeout(Duration::from_secs(2), asked).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer within 2 s".to_owned()),
+    }
+}
+
+async fn metrics(State(web): State<Web>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], web.metrics.text())
+}
