@@ -1,9 +1,11 @@
+use super::deviation::Deviation;
 use super::episode::{Episode, Episodes};
+use super::features::{Channel, NOVELTY};
+use super::head::{Head, Shape};
 use super::hyperparams::StreamingForestValidParams;
-use super::tail::Tail;
-use super::tree::{Tree, Workspace};
+use super::tree::Workspace;
+use super::verdict::{Evidence, LINE, Peak};
 use crate::error::StreamError;
-use crate::path_length::average_path_length;
 use crate::random::Draws;
 
 /// What the detector says about a row.
@@ -12,13 +14,13 @@ use crate::random::Draws;
 pub struct Score {
     /// How anomalous the row is against the rows before it, in [0, 1].
     pub value: f64,
-    /// The line for this row, drawn before the row was seen.
+    /// The line on that scale, 0.5: the adaptive part is within the value.
     pub threshold: f64,
     /// `value >= threshold`, and not warming up. By row: hysteresis does not change it.
     pub is_anomaly: bool,
     /// True for the first rows, whose values are not to be trusted and which never alert.
     pub warming_up: bool,
-    /// What each value of the row has to do with it: not negative, and the sum is `value`.
+    /// The part of each value of the row in `value`: not negative, and the sum is `value`.
     pub contributions: Vec<f64>,
     /// Where the row stands in an episode, if hysteresis is on.
     pub episode: Episode,
@@ -27,27 +29,39 @@ pub struct Score {
 /// A streaming detector.
 #[derive(Clone, Debug)]
 pub struct StreamingForest {
-    params: StreamingForestValidParams,
-    seen: u64,
-    rows: Vec<f32>,
-    trees: Vec<Tree>,
-    grown_on: usize,
-    tail: Tail,
-    episodes: Episodes,
+    pub(super) params: StreamingForestValidParams,
+    pub(super) seen: u64,
+    pub(super) channels: Vec<Channel>,
+    pub(super) novelty: Head,
+    pub(super) state: Head,
+    pub(super) deviation: Deviation,
+    pub(super) peak: Peak,
+    pub(super) episodes: Episodes,
+    scratch: Scratch,
+}
+
+/// Working space that holds nothing from row to row.
+#[derive(Clone, Debug, Default)]
+struct Scratch {
     work: Workspace,
+    novelty_row: Vec<f32>,
+    state_row: Vec<f32>,
+    novelty_credits: Vec<f32>,
+    state_credits: Vec<f32>,
 }
 
 impl StreamingForest {
     pub(super) fn from_params(params: StreamingForestValidParams) -> Self {
-        let depth = params.max_samples.next_power_of_two().trailing_zeros() as usize;
+        let (novelty, state) = shapes(&params);
         Self {
-            trees: vec![Tree::new(depth); params.n_trees],
-            rows: Vec::new(),
             seen: 0,
-            grown_on: 0,
-            tail: Tail::new(),
+            channels: vec![Channel::new(); params.dimensions],
+            novelty: Head::new(novelty),
+            state: Head::new(state),
+            deviation: Deviation::new(params.dimensions),
+            peak: Peak::new(params.repeat_rows),
             episodes: Episodes::default(),
-            work: Workspace::default(),
+            scratch: Scratch::default(),
             params,
         }
     }
@@ -67,12 +81,18 @@ impl StreamingForest {
         &self.params
     }
 
-    /// Bytes held, without the allocator's overhead.
+    /// Bytes held, without the allocator's overhead. It stops growing once the reservoirs are full.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.rows.capacity() * 4 + self.trees.iter().map(Tree::memory).sum::<usize>()
+        size_of::<Self>()
+            + self.channels.capacity() * size_of::<Channel>()
+            + self.novelty.memory()
+            + self.state.memory()
+            + self.deviation.memory()
+            + self.scratch.work.memory()
+            + 4 * 2 * (self.scratch.novelty_row.capacity() + self.scratch.state_row.capacity())
     }
 
-    /// Scores a row against the rows before it, then learns it. NaN is a missing value.
+    /// Scores a row against the rows before it, then learns it. NaN is a missing value; a row of nothing else scores 0.
     ///
     /// # Errors
     /// [`StreamError::Dimensions`] or [`StreamError::Infinite`]; the detector is then as it was before the call.
@@ -84,61 +104,94 @@ impl StreamingForest {
         if let Some(index) = row.iter().position(|x| x.is_infinite()) {
             return Err(StreamError::Infinite { index });
         }
-        let features: Vec<f32> = row.iter().map(|&x| (x as f32).clamp(f32::MIN, f32::MAX)).collect();
-        let mut credits = vec![0.0f32; dimensions];
-        let value = if self.grown_on > 0 {
-            let saved: f32 = self.trees.iter().map(|tree| tree.saved(&features, &mut credits)).sum();
-            let full = self.trees.len() as f64 * average_path_length(self.grown_on as u64);
-            (f64::from(saved) / full - 1.0).exp2().clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
-        let threshold = f64::from(self.tail.threshold());
         let warming_up = self.seen < self.params.warm_up as u64;
-        let is_anomaly = !warming_up && value >= threshold;
-        let contributions = shares(&credits, value);
-        self.tail.add(value as f32);
-        self.learn(&features);
-        let episode = self.episodes.next(self.params.hysteresis, is_anomaly);
-        Ok(Score { value, threshold, is_anomaly, warming_up, contributions, episode })
-    }
-
-    fn learn(&mut self, features: &[f32]) {
-        let width = features.len();
-        let mut draws = Draws::stream(self.params.seed, self.seen);
         self.seen += 1;
-        let held = self.rows.len() / width;
-        if held < self.params.reservoir {
-            self.rows.extend_from_slice(features);
-        } else {
-            let at = draws.below(held) * width;
-            self.rows[at..at + width].copy_from_slice(features);
+        if row.iter().all(|x| x.is_nan()) {
+            let episode = self.episodes.next(self.params.hysteresis, false);
+            let contributions = vec![0.0; dimensions];
+            return Ok(Score {
+                value: 0.0,
+                threshold: LINE,
+                is_anomaly: false,
+                warming_up,
+                contributions,
+                episode,
+            });
         }
-        let held = self.rows.len() / width;
-        let sample = self.params.max_samples.min(held);
-        if (held as u64 == self.seen
-            && held >= 16
-            && held.is_power_of_two()
-            && held <= self.params.max_samples)
-            || (self.grown_on == 0 && held >= 16)
-        {
-            for tree in &mut self.trees {
-                tree.grow(&self.rows, width, sample, &mut self.work, &mut draws);
-            }
-            self.grown_on = sample;
-        } else if self.grown_on > 0 && self.seen.is_multiple_of(8) {
-            let turn = (self.seen / 8) as usize % self.trees.len();
-            self.trees[turn].grow(&self.rows, width, self.grown_on, &mut self.work, &mut draws);
+
+        let Scratch { work, novelty_row, state_row, novelty_credits, state_credits } = &mut self.scratch;
+        novelty_row.clear();
+        state_row.clear();
+        for (channel, &value) in self.channels.iter_mut().zip(row) {
+            let (novelty, state) = channel.next(value);
+            novelty_row.extend(novelty);
+            state_row.push(state);
         }
+        novelty_credits.clear();
+        novelty_credits.resize(novelty_row.len(), 0.0);
+        state_credits.clear();
+        state_credits.resize(dimensions, 0.0);
+
+        let novelty = self.novelty.score(novelty_row, novelty_credits);
+        let state = self.state.score(state_row, state_credits);
+        let farthest = self.deviation.farthest(novelty_row);
+        let deviation = f64::from(farthest) / self.deviation.line;
+        let fresh = self.peak.next(novelty);
+        let value = Evidence { novelty, state, deviation, fresh }.value();
+        let is_anomaly = value >= LINE && !warming_up;
+
+        let contributions = {
+            let novelty_part = |j: usize| novelty_credits[j * NOVELTY..(j + 1) * NOVELTY].iter().sum::<f32>();
+            let parts = [
+                (novelty.powi(3), shares(dimensions, novelty_part)),
+                (state.powi(3), shares(dimensions, |j| state_credits[j])),
+                (
+                    deviation.min(2.0),
+                    shares(dimensions, |j| self.deviation.of(j, novelty_row[j * NOVELTY]).powi(2)),
+                ),
+            ];
+            let weight: f64 = parts.iter().map(|(weight, _)| weight).sum();
+            (0..dimensions)
+                .map(|j| {
+                    let share = parts.iter().map(|(weight, shares)| weight * shares[j]).sum::<f64>();
+                    if weight > 0.0 { value * share / weight } else { value / dimensions as f64 }
+                })
+                .collect()
+        };
+
+        let mut draws = Draws::stream(self.params.seed, self.seen);
+        self.novelty.learn(novelty_row, work, &mut draws);
+        self.state.learn(state_row, work, &mut draws);
+        self.deviation.learn(farthest, &self.novelty, self.params.false_discovery);
+        let episode = self.episodes.next(self.params.hysteresis, is_anomaly);
+        Ok(Score { value, threshold: LINE, is_anomaly, warming_up, contributions, episode })
     }
 }
 
-/// The positive credits, scaled to the sum `value`; even shares where there are none.
-fn shares(credits: &[f32], value: f64) -> Vec<f64> {
-    let positive: f64 = credits.iter().map(|&c| f64::from(c.max(0.0))).sum();
-    let even = value / credits.len() as f64;
-    credits
-        .iter()
-        .map(|&c| if positive > 0.0 { value * f64::from(c.max(0.0)) / positive } else { even })
-        .collect()
+/// The heads of a detector.
+fn shapes(params: &StreamingForestValidParams) -> (Shape, Shape) {
+    let novelty = Shape {
+        columns: NOVELTY * params.dimensions,
+        trees: params.n_trees,
+        sample: params.max_samples,
+        reservoir: params.reservoir,
+        keep_one_in: 1,
+        regrow_every: 16,
+    };
+    let state = Shape {
+        columns: params.dimensions,
+        trees: params.n_trees,
+        sample: 256,
+        reservoir: 256,
+        keep_one_in: 100,
+        regrow_every: 16,
+    };
+    (novelty, state)
+}
+
+/// What is positive, scaled to the sum 1; even shares where nothing is.
+fn shares(count: usize, of: impl Fn(usize) -> f32) -> Vec<f64> {
+    let positive: Vec<f64> = (0..count).map(|j| f64::from(of(j).max(0.0))).collect();
+    let sum: f64 = positive.iter().sum();
+    positive.iter().map(|&p| if sum > 0.0 { p / sum } else { 1.0 / count as f64 }).collect()
 }

@@ -30,6 +30,7 @@ pub struct StreamingForestValidParams {
     pub(crate) reservoir: usize,
     pub(crate) warm_up: usize,
     pub(crate) false_discovery: f64,
+    pub(crate) repeat_rows: usize,
     pub(crate) hysteresis: Option<Hysteresis>,
     pub(crate) seed: u64,
 }
@@ -50,11 +51,12 @@ impl StreamingForestParams {
     pub fn new(dimensions: usize) -> Self {
         Self(StreamingForestValidParams {
             dimensions,
-            n_trees: 50,
-            max_samples: 256,
-            reservoir: 1024,
+            n_trees: 24,
+            max_samples: 2048,
+            reservoir: 4096,
             warm_up: 64,
-            false_discovery: 0.1,
+            false_discovery: 0.3,
+            repeat_rows: 400,
             hysteresis: None,
             seed: 42,
         })
@@ -83,6 +85,12 @@ impl StreamingForestParams {
     /// The share of alerts that may be rows of the ordinary kind, in (0, 0.5] (default 0.1).
     pub fn false_discovery(mut self, share: f64) -> Self {
         self.0.false_discovery = share;
+        self
+    }
+    /// Rows after which a novelty has faded to 1/e, at least 1 (default 400). Until it has, what is less new than it counts as its
+    /// repeat and stays below it on the scale of the values.
+    pub fn repeat_rows(mut self, rows: usize) -> Self {
+        self.0.repeat_rows = rows;
         self
     }
     /// Group alerts into episodes (default off: [`Score::episode`](super::Score::episode) stays `None`).
@@ -132,6 +140,9 @@ impl ParamGuard for StreamingForestParams {
         }
         if !(p.false_discovery > 0.0 && p.false_discovery <= 0.5) {
             return refuse("false_discovery", p.false_discovery.to_string(), "above 0 and at most 0.5");
+        }
+        if p.repeat_rows == 0 {
+            return refuse("repeat_rows", p.repeat_rows.to_string(), "at least 1");
         }
         if let Some(h) = p.hysteresis
             && (h.rows_to_begin == 0 || h.quiet_rows == 0)

@@ -1,10 +1,14 @@
 //! The detector for rows as they come.
 
 mod detector;
+mod deviation;
 mod episode;
+mod features;
+mod head;
 mod hyperparams;
 mod tail;
 mod tree;
+mod verdict;
 
 pub use detector::{Score, StreamingForest};
 pub use episode::Episode;

@@ -1,38 +1,137 @@
-//! The causal threshold.
+//! A line between the ordinary and the anomalous that needs no share of anomalies to be told.
+//!
+//! The sizes of recent deviations are taken for a mixture: ordinary ones, whose survival function is of Weibull form,
+//! `S(u) = exp(-(u / scale)^shape)`, and a share of others of which nothing is assumed (the empirical null of Efron 2004). Shape and scale
+//! are fitted at the median and the 80 % point of the ordinary part, and the share is the excess over S far out. The
+//! line is where `observed above - ordinary expected above / odds` is largest: moved up, it would miss more anomalies than it spares false
+//! alerts, weighed by `odds`, the local false discovery rate that is put up with. Where deviations and their line are far apart, any
+//! place in the gap will do, and the geometric middle is taken.
+//!
+//! That is only believed where it may be: ordinary deviations of nearly Gaussian decline, and outliers that come singly. Bursts, regimes
+//! and heavy tails look like many anomalies too; there the line does not go below what one row in a hundred exceeds. Without
+//! outliers it lies where S is [`RARE`].
 
-/// Recent scores, and the line above which they are anomalous.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(super) struct Tail {
-    recent: Vec<f32>,
-    next: usize,
-    threshold: f32,
+/// Survival at which a deviation alerts by itself, without others like it.
+const RARE: f64 = 1e-4;
+/// The line is not looked for where ordinary rows are more frequent than this.
+const COMMON: f64 = 0.02;
+/// Of the best balance, what is given up for a line in the middle of the good ones.
+const SLACK: f64 = 0.06;
+/// Standard errors by which the excess must be real.
+const SIGNIFICANT: f64 = 2.0;
+/// The fewest deviations a line is drawn on.
+const FEWEST: usize = 32;
+
+/// The ordinary part of a mixture of deviations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Null {
+    shape: f64,
+    scale: f64,
+    /// The decline as measured; `shape` is held within bounds.
+    measured_shape: f64,
+    /// Share of the deviations that is not ordinary.
+    others: f64,
 }
 
-const KEPT: usize = 1024;
-const EVERY: usize = 16;
-
-impl Tail {
-    pub(super) fn new() -> Self {
-        Self { recent: Vec::new(), next: 0, threshold: 1.0 }
-    }
-
-    pub(super) fn threshold(&self) -> f32 {
-        self.threshold
-    }
-
-    pub(super) fn add(&mut self, score: f32) {
-        if self.recent.len() < KEPT {
-            self.recent.push(score);
-        } else {
-            self.recent[self.next] = score;
+impl Null {
+    /// Fits to ascending deviations.
+    fn fit(sorted: &[f32]) -> Self {
+        let n = sorted.len() as f64;
+        let (ln2, ln5) = (std::f64::consts::LN_2, 5f64.ln());
+        let mut null = Self { shape: 2.0, scale: 1.0, measured_shape: f64::NAN, others: 0.0 };
+        for _ in 0..4 {
+            let ordinary = 1.0 - null.others;
+            let (middle, upper) = (quantile(sorted, 0.5 * ordinary), quantile(sorted, 0.8 * ordinary));
+            null.measured_shape = (ln5 / ln2).ln() / (upper / middle).ln();
+            let middle = middle.max(0.2);
+            let upper = upper.max(1.2 * middle);
+            null.shape = ((ln5 / ln2).ln() / (upper / middle).ln()).clamp(0.5, 2.5);
+            null.scale = middle / ln2.powf(1.0 / null.shape);
+            null.others = [0.02, 0.01, 0.005]
+                .iter()
+                .map(|&survival| {
+                    let above = sorted.len() - sorted.partition_point(|&u| f64::from(u) < null.at(survival));
+                    (above as f64 / n - survival) / (1.0 - survival)
+                })
+                .fold(0.0, f64::max)
+                .min(0.25);
         }
-        self.next = (self.next + 1) % KEPT;
-        if self.next.is_multiple_of(EVERY) {
-            let mut sorted = self.recent.clone();
-            sorted.sort_unstable_by(f32::total_cmp);
-            let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
-            self.threshold = (at(0.5) + 3.5 * (at(0.8) - at(0.5)).max(0.02)).min(0.95);
-        }
+        null
     }
+
+    fn survival(&self, u: f64) -> f64 {
+        (-(u / self.scale).powf(self.shape)).exp()
+    }
+
+    /// The deviation with this survival.
+    fn at(&self, survival: f64) -> f64 {
+        self.scale * (-survival.ln()).powf(1.0 / self.shape)
+    }
+}
+
+/// The line for deviations like `recent` (in the order of time), at `odds` in (0, 0.5]. `sorted` is working space.
+pub(super) fn line(recent: &[f32], odds: f64, sorted: &mut Vec<f32>) -> Option<f64> {
+    if recent.len() < FEWEST {
+        return None;
+    }
+    sorted.clear();
+    sorted.extend_from_slice(recent);
+    sorted.sort_unstable_by(f32::total_cmp);
+    let null = Null::fit(sorted);
+    let ordinary = sorted.len() as f64 * (1.0 - null.others);
+    let rare = null.at(RARE);
+    // Candidates from the largest down: how many lie at or above, and how many ordinary ones are expected there.
+    let candidates = || {
+        (0..sorted.len()).rev().enumerate().map(|(above, at)| {
+            let u = f64::from(sorted[at]);
+            (at, u, above as f64 + 1.0, ordinary * null.survival(u))
+        })
+    };
+    let within = |&(_, u, _, _): &(usize, f64, f64, f64)| null.survival(u) <= COMMON;
+    let best = candidates()
+        .take_while(within)
+        .filter(|&(_, _, above, expected)| above - expected > SIGNIFICANT * (1.0 + expected.sqrt()))
+        .map(|(_, u, above, expected)| (above - expected / odds, u))
+        .filter(|&(balance, _)| balance > 0.0)
+        .fold(
+            None,
+            |best: Option<(f64, f64)>, next| {
+                if best.is_none_or(|b| next.0 > b.0) { Some(next) } else { best }
+            },
+        );
+    let Some((balance, outermost)) = best else { return Some(rare) };
+    let credible = (1.4..=2.6).contains(&null.measured_shape) && comes_singly(recent, outermost);
+    let hundredth = quantile(sorted, 0.99);
+    if !credible && outermost < hundredth {
+        return Some(hundredth.max(rare));
+    }
+    let enough = balance - (SLACK * balance).max(1.0);
+    let (mut low, mut high) = (f64::INFINITY, 0f64);
+    for (at, u, above, expected) in candidates().take_while(within) {
+        if above - expected / odds < enough {
+            continue;
+        }
+        high = high.max(u);
+        // Down from `u` to the next deviation the count above is the same: how far down is the balance still good enough?
+        let next = if at > 0 { f64::from(sorted[at - 1]) } else { u };
+        let affordable = (above - enough) * odds / ordinary;
+        let down = if affordable < 1.0 { null.at(affordable) } else { 0.0 };
+        low = low.min(down.max(next).min(u));
+    }
+    Some((low * high).sqrt().min(rare.max(low)))
+}
+
+/// Whether deviations beyond the line mostly come one at a time.
+fn comes_singly(recent: &[f32], line: f64) -> bool {
+    let beyond = |&u: &f32| f64::from(u) >= line;
+    let after_another = recent.windows(2).filter(|pair| pair.iter().all(beyond)).count();
+    10 * after_another <= 3 * recent.iter().filter(|u| beyond(u)).count()
+}
+
+/// By linear interpolation.
+pub(super) fn quantile(sorted: &[f32], share: f64) -> f64 {
+    let place = share * (sorted.len() - 1) as f64;
+    let (at, part) = (place as usize, place.fract());
+    let low = f64::from(sorted[at]);
+    sorted.get(at + 1).map_or(low, |&high| low + part * (f64::from(high) - low))
 }

@@ -19,8 +19,10 @@ const LEAF: Cut = Cut { threshold: f32::INFINITY, low: f32::NEG_INFINITY, high: 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tree {
     cuts: Vec<Cut>,
-    /// c(rows) of every node: the edges expected below it.
+    /// c(rows) of every node, the edges expected below it, in units of c(sample).
     promise: Vec<f32>,
+    /// An edge in the same unit.
+    edge: f32,
 }
 
 /// Working space for growing, kept so that steady state allocates nothing.
@@ -30,10 +32,16 @@ pub(super) struct Workspace {
     pending: Vec<(usize, usize, usize)>,
 }
 
+impl Workspace {
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&self.order[..]) + size_of_val(&self.pending[..])
+    }
+}
+
 impl Tree {
     pub(super) fn new(depth: usize) -> Self {
         let inner = (1 << depth) - 1;
-        Self { cuts: vec![LEAF; inner], promise: vec![0.0; 2 * inner + 1] }
+        Self { cuts: vec![LEAF; inner], promise: vec![0.0; 2 * inner + 1], edge: 1.0 }
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -60,10 +68,12 @@ impl Tree {
         }
         let inner = self.cuts.len();
         self.cuts.fill(LEAF);
+        let full = average_path_length(sample.max(2) as u64);
+        self.edge = (1.0 / full) as f32;
         pending.clear();
         pending.push((0, 0, sample));
         while let Some((at, start, end)) = pending.pop() {
-            self.promise[at] = average_path_length((end - start) as u64) as f32;
+            self.promise[at] = (average_path_length((end - start) as u64) / full) as f32;
             if at >= inner || end - start < 2 {
                 continue;
             }
@@ -78,7 +88,14 @@ impl Tree {
                 }
                 (low < high).then_some((column, low, high))
             });
-            let Some((column, low, high)) = found else { continue };
+            let Some((column, low, high)) = found else {
+                // Equal rows: whatever differs from them is cut off at once.
+                let all = value(order[start], first);
+                if !all.is_nan() {
+                    self.cuts[at] = Cut { low: all, high: all, column: first as u32, ..LEAF };
+                }
+                continue;
+            };
             let u = draws.unit() as f32;
             let drawn = low * (1.0 - u) + high * u;
             let threshold = if drawn > low && drawn <= high { drawn } else { high };
@@ -100,7 +117,7 @@ impl Tree {
         }
     }
 
-    /// How much shorter than average the path of `row` would be had it been among the sample, c(sample) - E[h]; what each
+    /// How much shorter than average the path of `row` would be had it been among the sample, 1 - E[h] / c(sample); what each
     /// column adds to that goes to `credits`.
     pub(super) fn saved(&self, row: &[f32], credits: &mut [f32]) -> f32 {
         self.walk(0, 1.0, row, credits)
@@ -109,11 +126,19 @@ impl Tree {
     /// The part below node `at`, for the `share` of the row that comes so far.
     fn walk(&self, mut at: usize, mut share: f32, row: &[f32], credits: &mut [f32]) -> f32 {
         let mut saved = 0.0;
-        while let Some(cut) = self.cuts.get(at).filter(|cut| cut.threshold < f32::INFINITY) {
+        while let Some(cut) = self.cuts.get(at) {
             let column = cut.column as usize;
             let x = row[column];
             // One edge is paid for every step; what the node promised beyond what the next one promises is saved.
-            let here = share * (self.promise[at] - 1.0);
+            let here = share * (self.promise[at] - self.edge);
+            let beyond = (cut.low - x).max(x - cut.high);
+            if cut.threshold == f32::INFINITY {
+                if beyond > 0.0 {
+                    credits[column] += here;
+                    saved += here;
+                }
+                break;
+            }
             if x.is_nan() {
                 let left = share * ((cut.threshold - cut.low) / (cut.high - cut.low));
                 let right = share - left;
@@ -124,7 +149,6 @@ impl Tree {
                     + self.walk(2 * at + 1, left, row, credits)
                     + self.walk(2 * at + 2, right, row, credits);
             }
-            let beyond = (cut.low - x).max(x - cut.high);
             if beyond > 0.0 {
                 share -= share * (beyond / (beyond + cut.high - cut.low));
             }

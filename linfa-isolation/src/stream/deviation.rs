@@ -1,0 +1,166 @@
+//! The plain head: how many robust standard deviations the farthest value of a row is from its median.
+//!
+//! An isolation forest ranks single outliers well but does not say where they begin; in units of a spread that the outliers do not
+//! inflate, that is a question [`tail`](super::tail) can answer.
+
+use super::features::NOVELTY;
+use super::head::Head;
+use super::tail;
+
+/// Deviations over which the line is drawn.
+pub(super) const RECENT: usize = 2048;
+/// Rows of the reservoir that centre and spread are taken from, at most.
+const SAMPLE: usize = 1024;
+/// No deviation is larger.
+const LARGEST: f32 = 1e6;
+
+/// Centres and spreads of the values, and the line.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Deviation {
+    /// Centre and spread of each value; the spread is 0 while unknown.
+    pub(super) scales: Vec<(f32, f32)>,
+    /// Largest deviations of recent rows, a ring once full.
+    pub(super) recent: Vec<f32>,
+    pub(super) next: usize,
+    /// A row alerts if its deviation reaches this; infinite while unknown.
+    pub(super) line: f64,
+    sorted: Vec<f32>,
+    column: Vec<f32>,
+}
+
+impl Deviation {
+    pub(super) fn new(dimensions: usize) -> Self {
+        Self {
+            scales: vec![(0.0, 0.0); dimensions],
+            recent: Vec::new(),
+            next: 0,
+            line: f64::INFINITY,
+            sorted: Vec::new(),
+            column: Vec::new(),
+        }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        4 * (self.recent.capacity() + self.sorted.capacity() + self.column.capacity())
+            + 8 * self.scales.capacity()
+    }
+
+    /// The deviation of the value in `dimension`, 0 if it is missing or nothing is known yet.
+    pub(super) fn of(&self, dimension: usize, value: f32) -> f32 {
+        let (centre, spread) = self.scales[dimension];
+        if spread > 0.0 && !value.is_nan() { ((value - centre).abs() / spread).min(LARGEST) } else { 0.0 }
+    }
+
+    /// The farthest of a novelty row's values.
+    pub(super) fn farthest(&self, novelty_row: &[f32]) -> f32 {
+        let of = |(dimension, value): (usize, &f32)| self.of(dimension, *value);
+        novelty_row.iter().step_by(NOVELTY).enumerate().map(of).fold(0.0, f32::max)
+    }
+
+    /// Takes in the deviation of a row that `head` has learned, and from time to time draws everything anew.
+    pub(super) fn learn(&mut self, deviation: f32, head: &Head, odds: f64) {
+        if self.recent.len() < RECENT {
+            self.recent.push(deviation);
+        } else {
+            self.recent[self.next] = deviation;
+        }
+        self.next = (self.next + 1) % RECENT;
+        let seen = head.seen;
+        if seen < 16 || !seen.is_multiple_of(if seen < 256 { 8 } else { 64 }) {
+            return;
+        }
+        self.measure(head);
+        if seen <= 128 {
+            // The first centres and spreads were poor: look again at the rows so far, which are all still there, in order.
+            let mut recent = std::mem::take(&mut self.recent);
+            recent.clear();
+            recent.extend(head.rows.chunks_exact(head.shape.columns).map(|row| self.farthest(row)));
+            recent.truncate(RECENT);
+            self.next = recent.len() % RECENT;
+            self.recent = recent;
+        }
+        if self.recent.len() == RECENT {
+            // In the order of time.
+            self.column.clear();
+            self.column.extend_from_slice(&self.recent[self.next..]);
+            self.column.extend_from_slice(&self.recent[..self.next]);
+            self.line = tail::line(&self.column, odds, &mut self.sorted).unwrap_or(f64::INFINITY);
+        } else {
+            self.line = tail::line(&self.recent, odds, &mut self.sorted).unwrap_or(f64::INFINITY);
+        }
+    }
+
+    fn measure(&mut self, head: &Head) {
+        let columns = head.shape.columns;
+        let stride = head.held().div_ceil(SAMPLE).max(1);
+        for (dimension, scale) in self.scales.iter_mut().enumerate() {
+            self.column.clear();
+            let rows = head.rows.chunks_exact(columns).step_by(stride);
+            self.column.extend(rows.map(|row| row[dimension * NOVELTY]).filter(|x| !x.is_nan()));
+            if let Some(measured) = centre_and_spread(&mut self.column, &mut self.sorted) {
+                *scale = measured;
+            }
+        }
+    }
+}
+
+/// Mean and standard deviation of the part within 2.5 spreads of the centre, from the median and the median absolute deviation in
+/// three rounds, corrected for what a Gaussian has outside. The spread is at least a tenth of the plain standard deviation, which is what is
+/// left where most values are equal, and never 0.
+fn centre_and_spread(values: &mut [f32], work: &mut Vec<f32>) -> Option<(f32, f32)> {
+    const WITHIN: f64 = 2.5;
+    /// Variance of a standard Gaussian cut off there.
+    const VARIANCE: f64 = 0.9113;
+    if values.len() < 8 {
+        return None;
+    }
+    let middle = values.len() / 2;
+    let median = f64::from(*values.select_nth_unstable_by(middle, f32::total_cmp).1);
+    work.clear();
+    work.extend(values.iter().map(|&x| (f64::from(x) - median).abs() as f32));
+    let absolute = f64::from(*work.select_nth_unstable_by(middle, f32::total_cmp).1);
+    let n = values.len() as f64;
+    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let plain = (values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let (mut centre, mut spread) = (median, (1.4826 * absolute).max(0.1 * plain));
+    for _ in 0..3 {
+        let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
+        for &x in values.iter() {
+            let e = f64::from(x) - centre;
+            if e.abs() <= WITHIN * spread {
+                count += 1.0;
+                sum += e;
+                squares += e * e;
+            }
+        }
+        if count < 8.0 || squares <= 0.0 {
+            break;
+        }
+        let shift = sum / count;
+        centre += shift;
+        spread = ((squares / count - shift * shift).max(0.0) / VARIANCE).sqrt().max(0.1 * plain);
+    }
+    // A constant: the smallest step an f32 can tell here, so that any change stands out.
+    let spread = (spread as f32).max(centre.abs() as f32 * f32::EPSILON).max(f32::MIN_POSITIVE);
+    Some((centre as f32, spread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outliers_do_not_inflate_the_spread() {
+        let mut draws = crate::random::Draws::stream(3, 3);
+        let mut values: Vec<f32> = (0..1000).map(|_| draws.normal() as f32 + 10.0).collect();
+        values[..80].iter_mut().for_each(|x| *x += 30.0);
+        let (centre, spread) = centre_and_spread(&mut values, &mut Vec::new()).expect("enough values");
+        assert!((centre - 10.0).abs() < 0.15 && (spread - 1.0).abs() < 0.1, "{centre} {spread}");
+    }
+
+    #[test]
+    fn a_constant_has_the_smallest_spread() {
+        let (centre, spread) = centre_and_spread(&mut [0.0; 40], &mut Vec::new()).expect("enough values");
+        assert!(centre == 0.0 && spread > 0.0 && spread < 1e-30);
+    }
+}
