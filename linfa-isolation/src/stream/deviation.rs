@@ -84,9 +84,11 @@ impl Deviation {
             self.column.clear();
             self.column.extend_from_slice(&self.recent[self.next..]);
             self.column.extend_from_slice(&self.recent[..self.next]);
-            self.line = tail::line(&self.column, odds, &mut self.sorted).unwrap_or(f64::INFINITY);
+            self.line =
+                tail::line(&self.column, self.scales.len(), odds, &mut self.sorted).unwrap_or(f64::INFINITY);
         } else {
-            self.line = tail::line(&self.recent, odds, &mut self.sorted).unwrap_or(f64::INFINITY);
+            self.line =
+                tail::line(&self.recent, self.scales.len(), odds, &mut self.sorted).unwrap_or(f64::INFINITY);
         }
     }
 

@@ -78,7 +78,7 @@ impl Head {
         }
         let held = self.held();
         // While the first rows come in, all trees are grown anew each time their number has doubled.
-        if filling && held >= FIRST && held <= 256 && held.is_power_of_two() {
+        if filling && (FIRST..=256).contains(&held) && held.is_power_of_two() {
             self.trees.resize_with(trees, || Tree::new(self.shape.depth()));
             for tree in &mut self.trees {
                 tree.grow(&self.rows, columns, sample, work, draws);

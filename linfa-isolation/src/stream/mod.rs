@@ -6,6 +6,7 @@ mod episode;
 mod features;
 mod head;
 mod hyperparams;
+mod normal;
 mod tail;
 mod tree;
 mod verdict;

@@ -1,15 +1,17 @@
 //! A line between the ordinary and the anomalous that needs no share of anomalies to be told.
 //!
-//! The sizes of recent deviations are taken for a mixture: ordinary ones, whose survival function is of Weibull form,
-//! `S(u) = exp(-(u / scale)^shape)`, and a share of others of which nothing is assumed (the empirical null of Efron 2004). Shape and scale
-//! are fitted at the median and the 80 % point of the ordinary part, and the share is the excess over S far out. The
-//! line is where `observed above - ordinary expected above / odds` is largest: moved up, it would miss more anomalies than it spares false
+//! The sizes of recent deviations are taken for a mixture: ordinary ones, distributed as the largest of `d` absolute normals after a
+//! power transformation, `S(u) = 1 - (1 - P(|N| > scale u^power))^d`, and a share of others of which nothing is assumed (the empirical
+//! null of Efron 2004). Power and scale are fitted at the median and the 80 % point of the ordinary part, and the share is the excess
+//! over S far out: the power is 1 for Gaussian values, less for heavier tails. The line is where `observed above - ordinary expected above / odds` is largest: moved up, it would miss more anomalies than it spares false
 //! alerts, weighed by `odds`, the local false discovery rate that is put up with. Where deviations and their line are far apart, any
 //! place in the gap will do, and the geometric middle is taken.
 //!
 //! That is only believed where it may be: ordinary deviations of nearly Gaussian decline, and outliers that come singly. Bursts, regimes
 //! and heavy tails look like many anomalies too; there the line does not go below what one row in a hundred exceeds. Without
 //! outliers it lies where S is [`RARE`].
+
+use super::normal::{two_sided_quantile, two_sided_tail};
 
 /// Survival at which a deviation alerts by itself, without others like it.
 const RARE: f64 = 1e-4;
@@ -25,32 +27,42 @@ const FEWEST: usize = 32;
 /// The ordinary part of a mixture of deviations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Null {
-    shape: f64,
+    dimensions: f64,
+    power: f64,
     scale: f64,
-    /// The decline as measured; `shape` is held within bounds.
-    measured_shape: f64,
+    /// The power as measured; the one in use is held within bounds.
+    measured_power: f64,
     /// Share of the deviations that is not ordinary.
     others: f64,
 }
 
 impl Null {
-    /// Fits to ascending deviations.
-    fn fit(sorted: &[f32]) -> Self {
+    /// Fits to ascending deviations, each the largest of `dimensions`.
+    fn fit(sorted: &[f32], dimensions: usize) -> Self {
         let n = sorted.len() as f64;
-        let (ln2, ln5) = (std::f64::consts::LN_2, 5f64.ln());
-        let mut null = Self { shape: 2.0, scale: 1.0, measured_shape: f64::NAN, others: 0.0 };
+        let mut null = Self {
+            dimensions: dimensions as f64,
+            power: 1.0,
+            scale: 1.0,
+            measured_power: f64::NAN,
+            others: 0.0,
+        };
+        let (normal_middle, normal_upper) = (null.normal_at(0.5), null.normal_at(0.2));
+        let spread = (normal_upper / normal_middle).ln();
+        let far = [0.02, 0.01, 0.005].map(|survival| (survival, null.normal_at(survival)));
         for _ in 0..4 {
             let ordinary = 1.0 - null.others;
             let (middle, upper) = (quantile(sorted, 0.5 * ordinary), quantile(sorted, 0.8 * ordinary));
-            null.measured_shape = (ln5 / ln2).ln() / (upper / middle).ln();
+            null.measured_power = spread / (upper / middle).ln();
+            // Where most values are equal there is nothing to measure.
             let middle = middle.max(0.2);
-            let upper = upper.max(1.2 * middle);
-            null.shape = ((ln5 / ln2).ln() / (upper / middle).ln()).clamp(0.5, 2.5);
-            null.scale = middle / ln2.powf(1.0 / null.shape);
-            null.others = [0.02, 0.01, 0.005]
+            null.power = (spread / (upper / middle).max(1.05).ln()).clamp(0.3, 1.3);
+            null.scale = normal_middle / middle.powf(null.power);
+            null.others = far
                 .iter()
-                .map(|&survival| {
-                    let above = sorted.len() - sorted.partition_point(|&u| f64::from(u) < null.at(survival));
+                .map(|&(survival, normal)| {
+                    let u = null.deviation(normal);
+                    let above = sorted.len() - sorted.partition_point(|&x| f64::from(x) < u);
                     (above as f64 / n - survival) / (1.0 - survival)
                 })
                 .fold(0.0, f64::max)
@@ -60,24 +72,36 @@ impl Null {
     }
 
     fn survival(&self, u: f64) -> f64 {
-        (-(u / self.scale).powf(self.shape)).exp()
+        let tail = two_sided_tail(self.scale * u.powf(self.power));
+        // 1 - (1 - tail)^d without cancellation.
+        -(self.dimensions * (-tail).ln_1p()).exp_m1()
+    }
+
+    /// The absolute normal of which the largest of `dimensions` has this survival.
+    fn normal_at(&self, survival: f64) -> f64 {
+        two_sided_quantile(-((-survival).ln_1p() / self.dimensions).exp_m1())
+    }
+
+    /// The deviation that corresponds to an absolute normal.
+    fn deviation(&self, normal: f64) -> f64 {
+        (normal / self.scale).powf(1.0 / self.power)
     }
 
     /// The deviation with this survival.
     fn at(&self, survival: f64) -> f64 {
-        self.scale * (-survival.ln()).powf(1.0 / self.shape)
+        self.deviation(self.normal_at(survival))
     }
 }
 
 /// The line for deviations like `recent` (in the order of time), at `odds` in (0, 0.5]. `sorted` is working space.
-pub(super) fn line(recent: &[f32], odds: f64, sorted: &mut Vec<f32>) -> Option<f64> {
+pub(super) fn line(recent: &[f32], dimensions: usize, odds: f64, sorted: &mut Vec<f32>) -> Option<f64> {
     if recent.len() < FEWEST {
         return None;
     }
     sorted.clear();
     sorted.extend_from_slice(recent);
     sorted.sort_unstable_by(f32::total_cmp);
-    let null = Null::fit(sorted);
+    let null = Null::fit(sorted, dimensions);
     let ordinary = sorted.len() as f64 * (1.0 - null.others);
     let rare = null.at(RARE);
     // Candidates from the largest down: how many lie at or above, and how many ordinary ones are expected there.
@@ -100,7 +124,7 @@ pub(super) fn line(recent: &[f32], odds: f64, sorted: &mut Vec<f32>) -> Option<f
             },
         );
     let Some((balance, outermost)) = best else { return Some(rare) };
-    let credible = (1.4..=2.6).contains(&null.measured_shape) && comes_singly(recent, outermost);
+    let credible = (0.8..=1.3).contains(&null.measured_power) && comes_singly(recent, outermost);
     let hundredth = quantile(sorted, 0.99);
     if !credible && outermost < hundredth {
         return Some(hundredth.max(rare));
