@@ -1,7 +1,8 @@
 //! The command line.
 
+use crate::settings;
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Edgeveil's bridge: receives devices, keeps their images and readings, forwards their alerts.
 #[derive(Debug, Parser)]
@@ -25,6 +26,28 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Issue and list certificates.
     Certs(CertsArgs),
+    /// Run a bridge and an agent on this machine, with fresh certificates and a stand-in for AWS IoT Core.
+    Demo(DemoArgs),
+}
+
+/// What the demo is made of.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// The agent's binary.
+    #[arg(long, value_name = "FILE")]
+    pub agent: PathBuf,
+    /// The folder with the face detector and the photo (`veil/fetch-models`).
+    #[arg(long, value_name = "DIR")]
+    pub models: PathBuf,
+    /// Where everything is written. Wiped at the start, if an earlier demo made it.
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// End by itself once a veiled image and an alert have gone all the way, with a line of JSON.
+    #[arg(long)]
+    pub check: bool,
+    /// How long --check waits for that.
+    #[arg(long, value_name = "TIME", default_value = "120 s", value_parser = settings::time)]
+    pub timeout: Duration,
 }
 
 /// Where the settings are.

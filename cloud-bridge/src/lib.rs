@@ -12,6 +12,7 @@ pub mod broker;
 pub mod catalog;
 pub mod certs;
 pub mod cli;
+pub mod demo;
 pub mod forward;
 pub mod ingest;
 pub mod metrics;

@@ -5,7 +5,8 @@ use clap::Parser;
 use edgeveil_bridge::{
     catalog::Catalog,
     certs::{self, Kind, Replace},
-    cli::{CertsArgs, CertsCommand, Cli, Command, ConfigArgs, VerifyArgs},
+    cli::{CertsArgs, CertsCommand, Cli, Command, ConfigArgs, DemoArgs, VerifyArgs},
+    demo,
     objects::Objects,
     serve::{self, Bridge},
     settings::{LogFormat, LogSettings, Settings},
@@ -29,6 +30,7 @@ async fn main() -> ExitCode {
         Command::Check(args) => with_settings(&args, async |settings| check(&settings)).await,
         Command::Migrate(args) => with_settings(&args, async |settings| migrate(&settings).await).await,
         Command::Verify(args) => with_settings(&args.config, async |s| verify(&s, &args).await).await,
+        Command::Demo(args) => demo(args).await,
         Command::Certs(args) => certificates(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
@@ -71,8 +73,35 @@ fn log(settings: &LogSettings) {
     }
 }
 
-async fn run(settings: Settings) -> Result<ExitCode> {
+/// Ends when somebody wants us to stop.
+fn asked_to_stop() -> Result<impl Future<Output = ()>> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+async fn demo(args: DemoArgs) -> Result<ExitCode> {
+    log(&LogSettings { filter: "warn".to_owned(), format: LogFormat::Text });
+    let asked = asked_to_stop()?;
+    let (sender, interrupted) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        asked.await;
+        sender.send_replace(true);
+        // Receivers look at the value, which has to outlive this task.
+        sender.closed().await;
+    });
+    let end = if args.check { demo::End::Check(args.timeout) } else { demo::End::Interrupt };
+    let options = demo::Options { agent: args.agent, models: args.models, state: args.state, end };
+    demo::run(&options, interrupted).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(settings: Settings) -> Result<ExitCode> {
+    let asked = asked_to_stop()?;
     let mut bridge = Bridge::start(&settings).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "edgeveil-bridge runs");
     if let Some(address) = bridge.mqtt {
@@ -82,8 +111,7 @@ async fn run(settings: Settings) -> Result<ExitCode> {
     tracing::info!(address = %bridge.http, "pages");
     println!("pages on http://{}/", bridge.http);
     let failed = tokio::select! {
-        _ = term.recv() => None,
-        _ = int.recv() => None,
+        () = asked => None,
         part = bridge.failed() => Some(part),
     };
     tracing::info!("stopping");

@@ -4,7 +4,7 @@ use crate::{
     broker::{Broker, DevicePolicy, Setup},
     catalog::{Catalog, Outbox},
     certs, forward,
-    ingest::Ingest,
+    ingest::{self, Ingest},
     metrics::Metrics,
     objects::Objects,
     readiness::{Part, Readiness},
@@ -48,7 +48,7 @@ enum Source {
 #[derive(Default)]
 struct Stops {
     source: CancellationToken,
-    ingest: CancellationToken,
+    ingest: ingest::Stops,
     forwarder: CancellationToken,
     web: CancellationToken,
 }
@@ -147,11 +147,12 @@ impl Bridge {
                 end(&mut task, deadline, "mqtt", &mut late).await;
             }
         }
+        self.stops.ingest.drain.cancel();
         let mut ingest = self.ingest;
         let drained = tokio::time::timeout_at(deadline - Duration::from_secs(1), &mut ingest).await;
         if drained.is_err() {
             // The store or the database is away: what waits was not acknowledged, so devices keep it.
-            self.stops.ingest.cancel();
+            self.stops.ingest.give_up.cancel();
             end(&mut ingest, deadline, "ingest", &mut late).await;
         }
         self.stops.forwarder.cancel();

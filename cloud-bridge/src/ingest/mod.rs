@@ -57,6 +57,16 @@ pub struct Ingest {
     pub readiness: Arc<Readiness>,
 }
 
+/// How ingest is stopped.
+#[derive(Debug, Clone, Default)]
+pub struct Stops {
+    /// The source has stopped: finish what is there.
+    pub drain: CancellationToken,
+    /// There is no more time: leave a batch whose store or database does not come back. Its messages were not
+    /// acknowledged.
+    pub give_up: CancellationToken,
+}
+
 /// A batch between its reading and its commit.
 #[derive(Default)]
 struct Work {
@@ -74,14 +84,23 @@ struct Work {
 }
 
 impl Ingest {
-    /// Runs until all senders of the intake are gone and what they sent is durable. `give_up` ends the tries of a batch
-    /// whose store or database does not come back; its messages were not acknowledged.
-    pub async fn run(mut self, give_up: CancellationToken) {
-        while let Some(first) = self.intake.recv().await {
+    /// Runs until it is told that the source has stopped, and what the source sent is durable.
+    pub async fn run(mut self, stops: Stops) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = self.intake.recv() => first,
+                () = stops.drain.cancelled(), if !self.intake.is_closed() => {
+                    // What is in it stays in it; what comes later is not taken, so not acknowledged either.
+                    self.intake.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
             let started = Instant::now();
             let messages = self.gather(first).await;
             let mut work = self.read(messages);
-            if !self.make_durable(&mut work, &give_up).await {
+            if !self.make_durable(&mut work, &stops.give_up).await {
                 return;
             }
             self.metrics.batch_seconds.observe(started.elapsed().as_secs_f64());

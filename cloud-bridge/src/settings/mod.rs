@@ -7,7 +7,7 @@ mod reader;
 mod units;
 
 pub use reader::{Env, Problem};
-pub use units::ByteSize;
+pub use units::{ByteSize, time};
 
 use edgeveil_wire::{Name, Topics};
 use reader::{Reader, Section};

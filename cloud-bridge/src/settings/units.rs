@@ -9,6 +9,11 @@ use toml::de::DeValue;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
+/// A time with its unit, as on a command line.
+pub fn time(text: &str) -> Result<Duration, String> {
+    Duration::from_text(text).map_err(|why| format!("{why}; wants {}", Duration::WANTS))
+}
+
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
