@@ -24,6 +24,8 @@ pub struct OutboxRow {
     pub payload: String,
     /// Attempts that failed.
     pub attempts: i64,
+    /// Why the last one did.
+    pub last_error: Option<String>,
 }
 
 impl Outbox {
@@ -47,7 +49,7 @@ impl Outbox {
     /// The oldest rows that are not done, after a number.
     pub async fn open(&self, after: i64, most: u32) -> Result<Vec<OutboxRow>, CatalogError> {
         sqlx::query_as(
-            "SELECT number, device, record, payload, attempts FROM outbox
+            "SELECT number, device, record, payload, attempts, last_error FROM outbox
              WHERE target = ? AND done IS NULL AND number > ? ORDER BY number LIMIT ?",
         )
         .bind(self.target)

@@ -1,0 +1,11 @@
+//! The bridge as devices, operators and AWS IoT Core meet it. Everything runs on free ports below a temporary folder.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod broker;
+mod command;
+mod external;
+mod harness;
+mod ingest;
+mod outbox;
+mod pages;
