@@ -46,6 +46,7 @@ struct Scratch {
     work: Workspace,
     novelty_row: Vec<f32>,
     state_row: Vec<f32>,
+    offsets: Vec<f32>,
     novelty_credits: Vec<f32>,
     state_credits: Vec<f32>,
 }
@@ -119,13 +120,16 @@ impl StreamingForest {
             });
         }
 
-        let Scratch { work, novelty_row, state_row, novelty_credits, state_credits } = &mut self.scratch;
+        let Scratch { work, novelty_row, state_row, offsets, novelty_credits, state_credits } =
+            &mut self.scratch;
         novelty_row.clear();
         state_row.clear();
-        for (channel, &value) in self.channels.iter_mut().zip(row) {
-            let (novelty, state) = channel.next(value);
-            novelty_row.extend(novelty);
-            state_row.push(state);
+        offsets.clear();
+        for (j, (channel, &value)) in self.channels.iter_mut().zip(row).enumerate() {
+            let features = channel.next(value, self.deviation.spread(j));
+            novelty_row.extend(features.novelty);
+            state_row.push(features.state);
+            offsets.push(features.offset);
         }
         novelty_credits.clear();
         novelty_credits.resize(novelty_row.len(), 0.0);
@@ -134,7 +138,7 @@ impl StreamingForest {
 
         let novelty = self.novelty.score(novelty_row, novelty_credits);
         let state = self.state.score(state_row, state_credits);
-        let farthest = self.deviation.farthest(novelty_row);
+        let farthest = self.deviation.farthest(offsets);
         let deviation = f64::from(farthest) / self.deviation.line;
         let fresh = self.peak.next(novelty);
         let value = Evidence { novelty, state, deviation, fresh }.value();
@@ -145,10 +149,7 @@ impl StreamingForest {
             let parts = [
                 (novelty.powi(3), shares(dimensions, novelty_part)),
                 (state.powi(3), shares(dimensions, |j| state_credits[j])),
-                (
-                    deviation.min(2.0),
-                    shares(dimensions, |j| self.deviation.of(j, novelty_row[j * NOVELTY]).powi(2)),
-                ),
+                (deviation.min(2.0), shares(dimensions, |j| self.deviation.of(j, offsets[j]).powi(2))),
             ];
             let weight: f64 = parts.iter().map(|(weight, _)| weight).sum();
             (0..dimensions)
@@ -162,7 +163,7 @@ impl StreamingForest {
         let mut draws = Draws::stream(self.params.seed, self.seen);
         self.novelty.learn(novelty_row, work, &mut draws);
         self.state.learn(state_row, work, &mut draws);
-        self.deviation.learn(farthest, &self.novelty, self.params.false_discovery);
+        self.deviation.learn(offsets, farthest, self.params.false_discovery);
         let episode = self.episodes.next(self.params.hysteresis, is_anomaly);
         Ok(Score { value, threshold: LINE, is_anomaly, warming_up, contributions, episode })
     }

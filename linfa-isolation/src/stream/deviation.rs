@@ -1,108 +1,112 @@
-//! The plain head: how many robust standard deviations the farthest value of a row is from its median.
+//! The plain head: how many robust standard deviations the farthest value of a row is from its level.
 //!
 //! An isolation forest ranks single outliers well but does not say where they begin; in units of a spread that the outliers do not
 //! inflate, that is a question [`tail`](super::tail) can answer.
 
-use super::features::NOVELTY;
-use super::head::Head;
 use super::tail;
 
-/// Deviations over which the line is drawn.
+/// Largest deviations over which the line is drawn.
 pub(super) const RECENT: usize = 2048;
-/// Rows of the reservoir that centre and spread are taken from, at most.
-const SAMPLE: usize = 1024;
+/// Rows of offsets that centre and spread are taken from.
+pub(super) const OFFSETS: usize = 1024;
 /// No deviation is larger.
 const LARGEST: f32 = 1e6;
 
-/// Centres and spreads of the values, and the line.
+/// Centres and spreads of the offsets, and the line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Deviation {
-    /// Centre and spread of each value; the spread is 0 while unknown.
+    /// Centre and spread of each value's offsets; the spread is 0 while unknown.
     pub(super) scales: Vec<(f32, f32)>,
+    /// Offsets of recent rows, one row after the other; a ring once full.
+    pub(super) offsets: Vec<f32>,
     /// Largest deviations of recent rows, a ring once full.
     pub(super) recent: Vec<f32>,
-    pub(super) next: usize,
+    /// Rows learned.
+    pub(super) seen: u64,
     /// A row alerts if its deviation reaches this; infinite while unknown.
     pub(super) line: f64,
     sorted: Vec<f32>,
-    column: Vec<f32>,
+    work: Vec<f32>,
 }
 
 impl Deviation {
     pub(super) fn new(dimensions: usize) -> Self {
         Self {
             scales: vec![(0.0, 0.0); dimensions],
+            offsets: Vec::new(),
             recent: Vec::new(),
-            next: 0,
+            seen: 0,
             line: f64::INFINITY,
             sorted: Vec::new(),
-            column: Vec::new(),
+            work: Vec::new(),
         }
     }
 
     pub(super) fn memory(&self) -> usize {
-        4 * (self.recent.capacity() + self.sorted.capacity() + self.column.capacity())
-            + 8 * self.scales.capacity()
+        let lists = [&self.offsets, &self.recent, &self.sorted, &self.work];
+        4 * lists.iter().map(|list| list.capacity()).sum::<usize>() + 8 * self.scales.capacity()
     }
 
-    /// The deviation of the value in `dimension`, 0 if it is missing or nothing is known yet.
-    pub(super) fn of(&self, dimension: usize, value: f32) -> f32 {
+    /// The deviation of an offset in `dimension`, 0 if it is missing or nothing is known yet.
+    pub(super) fn of(&self, dimension: usize, offset: f32) -> f32 {
         let (centre, spread) = self.scales[dimension];
-        if spread > 0.0 && !value.is_nan() { ((value - centre).abs() / spread).min(LARGEST) } else { 0.0 }
+        if spread > 0.0 && !offset.is_nan() { ((offset - centre).abs() / spread).min(LARGEST) } else { 0.0 }
     }
 
-    /// The farthest of a novelty row's values.
-    pub(super) fn farthest(&self, novelty_row: &[f32]) -> f32 {
-        let of = |(dimension, value): (usize, &f32)| self.of(dimension, *value);
-        novelty_row.iter().step_by(NOVELTY).enumerate().map(of).fold(0.0, f32::max)
+    /// The spread of the offsets in `dimension`, 0 while unknown.
+    pub(super) fn spread(&self, dimension: usize) -> f32 {
+        self.scales[dimension].1
     }
 
-    /// Takes in the deviation of a row that `head` has learned, and from time to time draws everything anew.
-    pub(super) fn learn(&mut self, deviation: f32, head: &Head, odds: f64) {
-        if self.recent.len() < RECENT {
-            self.recent.push(deviation);
-        } else {
-            self.recent[self.next] = deviation;
-        }
-        self.next = (self.next + 1) % RECENT;
-        let seen = head.seen;
-        if seen < 16 || !seen.is_multiple_of(if seen < 256 { 8 } else { 64 }) {
+    /// The farthest of a row's offsets.
+    pub(super) fn farthest(&self, offsets: &[f32]) -> f32 {
+        offsets.iter().enumerate().map(|(dimension, &offset)| self.of(dimension, offset)).fold(0.0, f32::max)
+    }
+
+    /// Takes in a row's offsets and the deviation it was given, and from time to time draws everything anew.
+    pub(super) fn learn(&mut self, offsets: &[f32], deviation: f32, odds: f64) {
+        put(&mut self.offsets, offsets, self.seen, OFFSETS);
+        put(&mut self.recent, &[deviation], self.seen, RECENT);
+        self.seen += 1;
+        if self.seen < 16 || !self.seen.is_multiple_of(if self.seen < 256 { 8 } else { 64 }) {
             return;
         }
-        self.measure(head);
-        if seen <= 128 {
+        self.measure();
+        if self.seen <= 128 {
             // The first centres and spreads were poor: look again at the rows so far, which are all still there, in order.
             let mut recent = std::mem::take(&mut self.recent);
             recent.clear();
-            recent.extend(head.rows.chunks_exact(head.shape.columns).map(|row| self.farthest(row)));
-            recent.truncate(RECENT);
-            self.next = recent.len() % RECENT;
+            recent.extend(self.offsets.chunks_exact(offsets.len()).map(|row| self.farthest(row)));
             self.recent = recent;
         }
-        if self.recent.len() == RECENT {
-            // In the order of time.
-            self.column.clear();
-            self.column.extend_from_slice(&self.recent[self.next..]);
-            self.column.extend_from_slice(&self.recent[..self.next]);
-            self.line =
-                tail::line(&self.column, self.scales.len(), odds, &mut self.sorted).unwrap_or(f64::INFINITY);
-        } else {
-            self.line =
-                tail::line(&self.recent, self.scales.len(), odds, &mut self.sorted).unwrap_or(f64::INFINITY);
-        }
+        // In the order of time.
+        let oldest = if self.recent.len() < RECENT { 0 } else { (self.seen % RECENT as u64) as usize };
+        self.work.clear();
+        self.work.extend_from_slice(&self.recent[oldest..]);
+        self.work.extend_from_slice(&self.recent[..oldest]);
+        self.line =
+            tail::line(&self.work, self.scales.len(), odds, &mut self.sorted).unwrap_or(f64::INFINITY);
     }
 
-    fn measure(&mut self, head: &Head) {
-        let columns = head.shape.columns;
-        let stride = head.held().div_ceil(SAMPLE).max(1);
+    fn measure(&mut self) {
+        let dimensions = self.scales.len();
         for (dimension, scale) in self.scales.iter_mut().enumerate() {
-            self.column.clear();
-            let rows = head.rows.chunks_exact(columns).step_by(stride);
-            self.column.extend(rows.map(|row| row[dimension * NOVELTY]).filter(|x| !x.is_nan()));
-            if let Some(measured) = centre_and_spread(&mut self.column, &mut self.sorted) {
+            self.work.clear();
+            self.work.extend(self.offsets[dimension..].iter().step_by(dimensions).filter(|x| !x.is_nan()));
+            if let Some(measured) = centre_and_spread(&mut self.work, &mut self.sorted) {
                 *scale = measured;
             }
         }
+    }
+}
+
+/// Appends the `n`-th row to a ring of `rows` rows, or puts it in the place of the oldest.
+fn put(ring: &mut Vec<f32>, row: &[f32], n: u64, rows: usize) {
+    if ring.len() < rows * row.len() {
+        ring.extend_from_slice(row);
+    } else {
+        let at = (n % rows as u64) as usize * row.len();
+        ring[at..at + row.len()].copy_from_slice(row);
     }
 }
 

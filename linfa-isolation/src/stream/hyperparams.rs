@@ -55,23 +55,23 @@ impl StreamingForestParams {
             max_samples: 2048,
             reservoir: 4096,
             warm_up: 64,
-            false_discovery: 0.3,
+            false_discovery: 0.5,
             repeat_rows: 400,
             hysteresis: None,
             seed: 42,
         })
     }
-    /// Number of trees of each head, 1 to 1000 (default 50).
+    /// Number of trees of each head, 1 to 1000 (default 24).
     pub fn n_trees(mut self, n: usize) -> Self {
         self.0.n_trees = n;
         self
     }
-    /// Rows a tree is grown on, 8 to 4096 and no more than the reservoir (default 256).
+    /// Rows a tree is grown on, 8 to 4096 and no more than the reservoir (default 2048).
     pub fn max_samples(mut self, n: usize) -> Self {
         self.0.max_samples = n;
         self
     }
-    /// Rows of the past that are kept, 16 to 65,536 (default 1024). Each row takes the place of a random one, so the
+    /// Rows of the past that are kept, 16 to 65,536 (default 4096). Each row takes the place of a random one, so the
     /// age of the kept rows falls off exponentially with this as its mean.
     pub fn reservoir(mut self, rows: usize) -> Self {
         self.0.reservoir = rows;
@@ -82,7 +82,8 @@ impl StreamingForestParams {
         self.0.warm_up = rows;
         self
     }
-    /// The share of alerts that may be rows of the ordinary kind, in (0, 0.5] (default 0.1).
+    /// The local false discovery rate at the line, in (0, 0.9] (default 0.5): of rows that deviate just so much, this share may
+    /// be ordinary. Lower values alert later.
     pub fn false_discovery(mut self, share: f64) -> Self {
         self.0.false_discovery = share;
         self
@@ -138,8 +139,8 @@ impl ParamGuard for StreamingForestParams {
         if !(16..=p.reservoir).contains(&p.warm_up) {
             return refuse("warm_up", p.warm_up.to_string(), "at least 16 rows and at most the reservoir");
         }
-        if !(p.false_discovery > 0.0 && p.false_discovery <= 0.5) {
-            return refuse("false_discovery", p.false_discovery.to_string(), "above 0 and at most 0.5");
+        if !(p.false_discovery > 0.0 && p.false_discovery <= 0.9) {
+            return refuse("false_discovery", p.false_discovery.to_string(), "above 0 and at most 0.9");
         }
         if p.repeat_rows == 0 {
             return refuse("repeat_rows", p.repeat_rows.to_string(), "at least 1");

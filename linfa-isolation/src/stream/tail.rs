@@ -56,7 +56,7 @@ impl Null {
             null.measured_power = spread / (upper / middle).ln();
             // Where most values are equal there is nothing to measure.
             let middle = middle.max(0.2);
-            null.power = (spread / (upper / middle).max(1.05).ln()).clamp(0.3, 1.3);
+            null.power = (spread / (upper / middle).max(1.05).ln()).clamp(0.3, 1.0);
             null.scale = normal_middle / middle.powf(null.power);
             null.others = far
                 .iter()
@@ -93,7 +93,7 @@ impl Null {
     }
 }
 
-/// The line for deviations like `recent` (in the order of time), at `odds` in (0, 0.5]. `sorted` is working space.
+/// The line for deviations like `recent` (in the order of time), at `odds` in (0, 1). `sorted` is working space.
 pub(super) fn line(recent: &[f32], dimensions: usize, odds: f64, sorted: &mut Vec<f32>) -> Option<f64> {
     if recent.len() < FEWEST {
         return None;
@@ -124,7 +124,7 @@ pub(super) fn line(recent: &[f32], dimensions: usize, odds: f64, sorted: &mut Ve
             },
         );
     let Some((balance, outermost)) = best else { return Some(rare) };
-    let credible = (0.8..=1.3).contains(&null.measured_power) && comes_singly(recent, outermost);
+    let credible = (0.85..=1.3).contains(&null.measured_power) && comes_singly(recent, outermost);
     let hundredth = quantile(sorted, 0.99);
     if !credible && outermost < hundredth {
         return Some(hundredth.max(rare));

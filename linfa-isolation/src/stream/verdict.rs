@@ -35,8 +35,8 @@ pub(super) struct Evidence {
 impl Evidence {
     pub(super) fn value(&self) -> f64 {
         let novelty = if self.fresh { self.novelty } else { REPEAT * self.novelty };
-        // Cubed, ordinary novelty stays below ordinary state, and the two meet at the line.
-        let below = (novelty / NOVEL).powi(3).max(self.state).min(1.0);
+        // To the sixth power, ordinary novelty stays below ordinary state, and the two meet at the line.
+        let below = (novelty / NOVEL).powi(6).max(self.state).min(1.0);
         if novelty >= NOVEL {
             NEW + (1.0 - NEW) * (novelty - NOVEL) / (1.0 - NOVEL)
         } else if self.deviation >= 1.0 || self.novelty >= NOVEL {
