@@ -53,6 +53,15 @@ impl Objects {
         }
     }
 
+    /// Whether it answers.
+    pub async fn answers(&self) -> Result<(), ObjectError> {
+        // Whatever may stand there: what counts is that the store knows that it does not.
+        match self.get(".answers").await {
+            Err(error) if !error.missing => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Writes an object; the same key with the same bytes any number of times.
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
         let path = Path::parse(key).map_err(|error| self.error(error.into()))?;

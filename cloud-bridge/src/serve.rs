@@ -1,6 +1,7 @@
 //! The parts put together, and taken apart again in the order of the data.
 
 use crate::{
+    backoff::Backoff,
     broker::{Broker, DevicePolicy, Setup},
     catalog::{Catalog, Outbox},
     certs, forward,
@@ -70,7 +71,7 @@ impl Bridge {
         let objects = Objects::open(&settings.objects).await?;
         let catalog = Catalog::open(&settings.catalog).await?;
         readiness.up(Part::Database);
-        readiness.up(Part::Objects);
+        tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.clone()));
 
         let (wake, woken) = watch::channel(());
         let mut targets = Vec::new();
@@ -108,6 +109,7 @@ impl Bridge {
             wake,
             metrics: metrics.clone(),
             readiness: readiness.clone(),
+            refusals: ingest::Refusals::default(),
         };
         let ingest = tokio::spawn(ingest.run(stops.ingest.clone()));
         let address = http.local_addr().context("the address of the pages")?;
@@ -136,6 +138,7 @@ impl Bridge {
         let mut late = Vec::new();
         // Web connections may be kept open by browsers; they lose nothing.
         self.stops.web.cancel();
+        self.stops.source.cancel();
         match self.source {
             Source::Embedded(broker) => {
                 if tokio::time::timeout_at(deadline, broker.stop()).await.is_err() {
@@ -143,7 +146,6 @@ impl Bridge {
                 }
             }
             Source::External(mut task) => {
-                self.stops.source.cancel();
                 end(&mut task, deadline, "mqtt", &mut late).await;
             }
         }
@@ -171,6 +173,21 @@ impl Bridge {
         }
         late
     }
+}
+
+/// Until the object store has answered once; from then on ingest knows best.
+async fn watch_objects(objects: Objects, readiness: Arc<Readiness>, stop: CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    while let Err(error) = objects.answers().await {
+        if readiness.down(Part::Objects, error.to_string()) {
+            tracing::warn!(%error, "the object store does not answer; trying again");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(backoff.wait()) => {}
+        }
+    }
+    readiness.up(Part::Objects);
 }
 
 async fn end(task: &mut JoinHandle<()>, deadline: Instant, name: &'static str, late: &mut Vec<&'static str>) {

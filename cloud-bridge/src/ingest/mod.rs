@@ -8,7 +8,7 @@ mod record;
 
 use crate::{
     backoff::Backoff,
-    catalog::{Batch, Catalog, Content, Record},
+    catalog::{Batch, Catalog, Content, DeadLetter, Record},
     metrics::Metrics,
     objects::Objects,
     readiness::{Part, Readiness},
@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Objects written at the same time.
 const PUTS: usize = 8;
+/// Between two lines about refused messages.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Takes messages and makes them durable.
 pub struct Ingest {
@@ -55,6 +57,32 @@ pub struct Ingest {
     pub metrics: Arc<Metrics>,
     /// What is missing.
     pub readiness: Arc<Readiness>,
+    /// What was said of refused messages.
+    pub refusals: Refusals,
+}
+
+/// Refused messages are all kept as dead letters; of a stream of them only one in ten seconds is logged.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    last: Option<Instant>,
+    unlogged: u64,
+}
+
+impl Refusals {
+    fn note(&mut self, letter: &DeadLetter) {
+        if self.last.is_some_and(|last| last.elapsed() < QUIET) {
+            self.unlogged += 1;
+            return;
+        }
+        self.last = Some(Instant::now());
+        let unlogged = std::mem::take(&mut self.unlogged);
+        tracing::warn!(
+            topic = letter.topic,
+            reason = letter.reason,
+            unlogged,
+            "refused a message: it is a dead letter now"
+        );
+    }
 }
 
 /// How ingest is stopped.
@@ -127,7 +155,7 @@ impl Ingest {
         messages
     }
 
-    fn read(&self, messages: Vec<Inbound>) -> Work {
+    fn read(&mut self, messages: Vec<Inbound>) -> Work {
         let mut work = Work::default();
         work.batch.targets.clone_from(&self.targets);
         for inbound in messages {
@@ -138,11 +166,7 @@ impl Ingest {
                 Message::Presence(presence) => work.batch.presence.push(presence),
                 Message::Health(health) => work.batch.health.push(health),
                 Message::Dead(letter) => {
-                    tracing::warn!(
-                        topic = letter.topic,
-                        reason = letter.reason,
-                        "refused a message: it is a dead letter now"
-                    );
+                    self.refusals.note(&letter);
                     self.metrics.dead_letters.get_or_create(&lane.into()).inc();
                     if let (Some(device), Some(id)) = (&letter.device, letter.record) {
                         work.ids.entry(device.clone()).or_default().push(id);
@@ -258,7 +282,7 @@ impl Ingest {
             }
         }
         for receipt in work.receipts {
-            receipt.done().await;
+            receipt.done();
         }
     }
 }

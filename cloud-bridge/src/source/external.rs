@@ -2,6 +2,10 @@
 //!
 //! rumqttc keeps what was under way in its event loop and loses some of it when a connection breaks, so each connection
 //! has an event loop of its own. What the broker has no PUBACK for it sends again; ingest knows it by its id.
+//!
+//! A connection is two tasks, so that neither direction can hold up the other for ever. One polls and waits while ingest
+//! is full, which is how a broker is slowed down that sends more than our receive maximum (mosquitto 2.0 does). The other
+//! gives the event loop what is to be sent. Ingest itself never waits for either.
 
 use super::{Delivery, Inbound, Intake, Receipt};
 use crate::{
@@ -15,7 +19,7 @@ use edgeveil_wire::Topics;
 use rumqttc::{
     TlsConfiguration, Transport,
     v5::{
-        AsyncClient, ConnectionError, Event, MqttOptions,
+        AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
         mqttbytes::{
             QoS,
             v5::{ConnectProperties, Filter, Packet, Publish, SubscribeReasonCode},
@@ -23,44 +27,50 @@ use rumqttc::{
     },
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// The largest image and what stands around it.
 const MAX_PACKET: u32 = 9 << 20;
-/// Requests on their way to the event loop: acknowledgements to the broker and to devices.
-const REQUESTS: usize = 1024;
+/// Requests on their way to the event loop.
+const REQUESTS: usize = 256;
+/// Messages to devices on their way to a connection. When it is full, the newest is dropped: the device will send its
+/// records again, and will then be told.
+const TO_DEVICES: usize = 4096;
+/// Packet ids, so that there is always room for the PUBACK of each.
+const PACKET_IDS: usize = 65_535;
 
 /// A broker's message that waits for its PUBACK.
 #[derive(Debug)]
 pub struct PubAck {
-    client: AsyncClient,
-    publish: Publish,
+    connection: mpsc::Sender<u16>,
+    packet: u16,
 }
 
 impl PubAck {
-    pub(super) async fn send(self) {
+    pub(super) fn send(self) {
         // The connection it came by is gone: the broker will send it again.
-        if self.client.ack(&self.publish).await.is_err() {
+        if self.connection.try_send(self.packet).is_err() {
             tracing::debug!("a PUBACK came too late for its connection");
         }
     }
 }
 
+#[derive(Debug)]
+struct ToSend {
+    topic: String,
+    payload: Vec<u8>,
+    delivery: Delivery,
+}
+
 /// Publishes through whichever connection there is.
 #[derive(Debug, Clone)]
-pub struct Publisher(watch::Receiver<Option<AsyncClient>>);
+pub struct Publisher(mpsc::Sender<ToSend>);
 
 impl Publisher {
-    pub(super) async fn publish(&self, topic: String, payload: Vec<u8>, delivery: Delivery) {
-        let client = self.0.borrow().clone();
-        let retain = delivery == Delivery::Retained;
-        let sent = match client {
-            Some(client) => client.publish(topic, QoS::AtLeastOnce, retain, payload).await.is_ok(),
-            None => false,
-        };
-        if !sent {
-            tracing::debug!("not published: no connection; devices will send again");
+    pub(super) fn publish(&self, topic: String, payload: Vec<u8>, delivery: Delivery) {
+        if self.0.try_send(ToSend { topic, payload, delivery }).is_err() {
+            tracing::debug!("dropped a message to a device: too many wait for the broker");
         }
     }
 }
@@ -68,12 +78,19 @@ impl Publisher {
 /// The connection, and what it needs to be made again.
 pub struct External {
     options: MqttOptions,
+    to_send: mpsc::Receiver<ToSend>,
+    poller: Poller,
+    readiness: Arc<Readiness>,
+}
+
+/// What the polling task of each connection needs.
+#[derive(Clone)]
+struct Poller {
     filters: Vec<String>,
     tls: TlsFiles,
     place: String,
     intake: Intake,
     readiness: Arc<Readiness>,
-    current: watch::Sender<Option<AsyncClient>>,
 }
 
 impl External {
@@ -97,33 +114,40 @@ impl External {
             .set_clean_start(false)
             .set_connect_properties(properties)
             .set_manual_acks(true);
+        // Presence is retained, and a broker keeps retained messages from shared subscriptions. Every replica may write
+        // it: only the last word counts.
         let shared = |filter: String| match &settings.share_group {
-            Some(group) => format!("$share/{group}/{filter}"),
-            None => filter,
+            Some(group) if !filter.ends_with("/+/status") => format!("$share/{group}/{filter}"),
+            _ => filter,
         };
-        let filters = topics.filters().into_iter().map(shared).collect();
-        let place = format!("{}:{}", settings.host, settings.port);
-        let (current, watcher) = watch::channel(None);
-        let external =
-            Self { options, filters, tls: settings.tls.clone(), place, intake, readiness, current };
-        Ok((external, Publisher(watcher)))
+        let (sender, to_send) = mpsc::channel(TO_DEVICES);
+        let poller = Poller {
+            filters: topics.filters().into_iter().map(shared).collect(),
+            tls: settings.tls.clone(),
+            place: format!("{}:{}", settings.host, settings.port),
+            intake,
+            readiness: readiness.clone(),
+        };
+        Ok((Self { options, to_send, poller, readiness }, Publisher(sender)))
     }
 
     /// Connects again and again until it is stopped.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
-        self.readiness.down(Part::Source, format!("connecting to {}", self.place));
+        let place = self.poller.place.clone();
+        self.readiness.down(Part::Source, format!("connecting to {place}"));
         loop {
-            let reason = tokio::select! {
+            let (subscribed, reason) = tokio::select! {
                 () = stop.cancelled() => return,
-                reason = self.connection(&mut backoff) => reason,
+                end = self.connection() => end,
             };
-            self.current.send_replace(None);
-            let reason = format!("broker {}: {reason}", self.place);
-            if self.readiness.down(Part::Source, reason.clone()) {
+            if subscribed {
+                backoff.reset();
+                tracing::warn!(broker = place, reason, "lost the broker; trying again");
+            }
+            let reason = format!("broker {place}: {reason}");
+            if self.readiness.down(Part::Source, reason.clone()) && !subscribed {
                 tracing::warn!(reason, "no connection to the broker; trying again");
-            } else {
-                tracing::debug!(reason, "still no connection to the broker");
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -132,58 +156,91 @@ impl External {
         }
     }
 
-    /// One connection, until it breaks.
-    async fn connection(&self, backoff: &mut Backoff) -> String {
-        let (client, mut events) = AsyncClient::new(self.options.clone(), REQUESTS);
+    /// One connection, until it breaks. Whether it ever was of use, and why it ended.
+    async fn connection(&mut self) -> (bool, String) {
+        let (client, events) = AsyncClient::new(self.options.clone(), REQUESTS);
+        let (sender, mut pubacks) = mpsc::channel(PACKET_IDS);
+        let poll = self.poller.clone().poll(client.clone(), events, sender);
+        let mut poller = AbortOnDropHandle::new(tokio::spawn(poll));
         loop {
+            // An error means that the event loop is gone; the poller then tells why.
+            let sent = tokio::select! {
+                biased;
+                end = &mut poller => {
+                    return end.unwrap_or_else(|error| (false, error.to_string()));
+                }
+                Some(message) = self.to_send.recv() => {
+                    let retain = message.delivery == Delivery::Retained;
+                    client.publish(message.topic, QoS::AtLeastOnce, retain, message.payload).await
+                }
+                Some(packet) = pubacks.recv() => {
+                    // The PUBACK wants only the packet's id.
+                    let mut publish = Publish::new("", QoS::AtLeastOnce, Bytes::new(), None);
+                    publish.pkid = packet;
+                    client.ack(&publish).await
+                }
+            };
+            if sent.is_err() {
+                return (&mut poller).await.unwrap_or_else(|error| (false, error.to_string()));
+            }
+        }
+    }
+}
+
+impl Poller {
+    async fn poll(
+        self,
+        client: AsyncClient,
+        mut events: EventLoop,
+        acks: mpsc::Sender<u16>,
+    ) -> (bool, String) {
+        let mut subscribed = false;
+        let reason = loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
                     let filters = self.filters.iter().map(|f| Filter::new(f.clone(), QoS::AtLeastOnce));
-                    if let Err(error) = client.try_subscribe_many(filters) {
-                        return error.to_string();
-                    }
-                    self.current.send_replace(Some(client.clone()));
+                    let client = client.clone();
+                    let filters: Vec<_> = filters.collect();
+                    // The request queue may be full of what waited, and only polling makes room in it.
+                    tokio::spawn(async move { client.subscribe_many(filters).await });
                 }
                 Ok(Event::Incoming(Packet::SubAck(ack))) => {
                     let refused =
-                        ack.return_codes.iter().find(|c| !matches!(c, SubscribeReasonCode::Success(_)));
+                        ack.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
                     if let Some(code) = refused {
-                        return format!(
+                        break format!(
                             "it refuses the subscription ({code:?}): let this bridge read all devices in its ACL"
                         );
                     }
-                    backoff.reset();
+                    subscribed = true;
                     self.readiness.up(Part::Source);
                     tracing::info!(broker = self.place, "subscribed");
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    if !self.take(&client, publish).await {
-                        return "the bridge is stopping".to_owned();
+                    if !self.take(&acks, publish).await {
+                        break "the bridge is stopping".to_owned();
                     }
                 }
                 Ok(Event::Incoming(Packet::Disconnect(end))) => {
-                    return format!("it ended the connection ({:?})", end.reason_code);
+                    break format!("it ended the connection ({:?})", end.reason_code);
                 }
                 Ok(_) => {}
-                Err(error) => return explain(&error, &self.tls),
+                Err(error) => break explain(&error, &self.tls),
             }
-        }
+        };
+        (subscribed, reason)
     }
 
-    async fn take(&self, client: &AsyncClient, publish: Publish) -> bool {
+    async fn take(&self, acks: &mpsc::Sender<u16>, publish: Publish) -> bool {
         let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return true };
-        let payload = publish.payload.clone();
         if publish.qos == QoS::AtMostOnce {
-            if !self.intake.offer(Inbound::new(topic, payload, Receipt::None)) {
+            if !self.intake.offer(Inbound::new(topic, publish.payload, Receipt::None)) {
                 tracing::debug!("a QoS 0 message was dropped: ingest is busy");
             }
             return true;
         }
-        // The PUBACK wants only the packet's id: the payload is not kept twice.
-        let publish = Publish { payload: Bytes::new(), topic: Bytes::new(), ..publish };
-        let receipt = Receipt::Mqtt(PubAck { client: client.clone(), publish });
-        // The broker's receive maximum bounds what is under way here.
-        self.intake.send_counted(Inbound::new(topic, payload, receipt)).await
+        let receipt = Receipt::Mqtt(PubAck { connection: acks.clone(), packet: publish.pkid });
+        self.intake.send(topic, publish.payload, receipt).await
     }
 }
 

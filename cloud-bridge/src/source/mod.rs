@@ -32,7 +32,7 @@ impl Inbound {
         (self.receipt, self.room)
     }
 
-    /// A message that takes no share of the queue's memory: its source bounds what is under way by other means.
+    /// A message that takes no share of the queue's memory: a small one.
     pub fn new(topic: String, payload: Bytes, receipt: Receipt) -> Self {
         Self { topic, payload, receipt, room: Room(None) }
     }
@@ -49,10 +49,10 @@ pub enum Receipt {
 
 impl Receipt {
     /// Tells the source that the message may be forgotten.
-    pub async fn done(self) {
+    pub fn done(self) {
         match self {
             Self::None => {}
-            Self::Mqtt(puback) => puback.send().await,
+            Self::Mqtt(puback) => puback.send(),
         }
     }
 }
@@ -86,11 +86,6 @@ impl Intake {
         self.queue.send(Inbound { topic, payload, receipt, room: Room(Some(room)) }).await.is_ok()
     }
 
-    /// Waits for the count alone. False when ingest has ended.
-    pub async fn send_counted(&self, inbound: Inbound) -> bool {
-        self.queue.send(inbound).await.is_ok()
-    }
-
     /// Does not wait: for messages that are worth nothing when they are late. False when there was no room.
     pub fn offer(&self, inbound: Inbound) -> bool {
         self.queue.try_send(inbound).is_ok()
@@ -120,7 +115,7 @@ impl ToDevices {
     pub async fn publish(&self, topic: String, payload: Vec<u8>, delivery: Delivery) {
         match self {
             Self::Embedded(broker) => broker.publish(topic, payload, delivery).await,
-            Self::External(connection) => connection.publish(topic, payload, delivery).await,
+            Self::External(connection) => connection.publish(topic, payload, delivery),
         }
     }
 }

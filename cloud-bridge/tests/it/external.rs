@@ -44,6 +44,7 @@ async fn broker(dir: &std::path::Path, listener: TcpListener) -> Broker {
 
 #[tokio::test]
 async fn records_come_over_a_broker_elsewhere_also_after_it_was_away() {
+    const RECORDS: u64 = 3000;
     let dir = tempfile::tempdir().unwrap();
     certs::init(dir.path(), Replace::Refuse).unwrap();
     certs::issue(dir.path(), Kind::Broker, "localhost", &[], Replace::Refuse).unwrap();
@@ -52,7 +53,8 @@ async fn records_come_over_a_broker_elsewhere_also_after_it_was_away() {
     let elsewhere = broker(dir.path(), listener).await;
     let bridge = device_files(dir.path(), "bridge");
     let bench = Bench::start_with(&format!(
-        "[mqtt]\nhost = \"localhost\"\nport = {}\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
+        // A broker that sends without bound, to a bridge with hardly any room: neither may wait for the other for ever.
+        "[ingest]\nqueue = 2\nbatch = 8\n[mqtt]\nreceive_maximum = 65535\nhost = \"localhost\"\nport = {}\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
         address.port(),
         bridge.ca,
         bridge.cert,
@@ -64,11 +66,11 @@ async fn records_come_over_a_broker_elsewhere_also_after_it_was_away() {
     let pi_files = device_files(dir.path(), "pi");
     let mut pi = Device::connect(address, &pi_files, "pi").await.unwrap();
     pi.listen().await;
-    for seq in 0..300 {
+    for seq in 0..RECORDS {
         pi.say("reading/env", reading(boot(1), seq).to_json()).await;
     }
-    pi.acks((0..300).map(|seq| reading(boot(1), seq).stamp.id).collect()).await;
-    assert_eq!(bench.count(Lane::Reading).await, 300);
+    pi.acks((0..RECORDS).map(|seq| reading(boot(1), seq).stamp.id).collect()).await;
+    assert_eq!(bench.count(Lane::Reading).await, RECORDS.cast_signed());
 
     elsewhere.stop().await;
     until("no longer ready", async || !ready().await).await;
@@ -78,7 +80,7 @@ async fn records_come_over_a_broker_elsewhere_also_after_it_was_away() {
     until("ready again", ready).await;
     let mut pi = Device::connect(address, &pi_files, "pi").await.unwrap();
     pi.listen().await;
-    pi.say("reading/env", reading(boot(1), 300).to_json()).await;
-    assert_eq!(pi.ack().await, [reading(boot(1), 300).stamp.id]);
+    pi.say("reading/env", reading(boot(1), RECORDS).to_json()).await;
+    assert_eq!(pi.ack().await, [reading(boot(1), RECORDS).stamp.id]);
     assert_eq!(bench.bridge.catalog.gaps().await.unwrap()[0].missing(), 0);
 }
