@@ -40,6 +40,9 @@ pub enum IsolationError {
         /// Columns given.
         given: usize,
     },
+    /// What was to be restored is no saved forest, or one of another version.
+    #[error("cannot restore the forest: {0}")]
+    Restore(&'static str),
     /// An error of linfa itself.
     #[error(transparent)]
     Linfa(#[from] linfa::error::Error),
@@ -67,6 +70,9 @@ pub enum StreamError {
         /// Values given.
         given: usize,
     },
+    /// What was to be restored is no saved detector, or one of another version.
+    #[error("cannot restore the detector: {0}")]
+    Restore(&'static str),
     /// An infinite value. NaN means missing and is accepted.
     #[error("value {index} of the row is infinite")]
     Infinite {

@@ -5,7 +5,7 @@ use super::algorithm::IsolationForest;
 use crate::error::IsolationError;
 use crate::path_length::average_path_length;
 
-impl<F: Float> IsolationForest<F> {
+impl IsolationForest {
     /// What each column adds to each row's score.
     ///
     /// A node of `n` training rows promises c(n) more edges. A step to a child of `m` rows leaves c(m), and costs one edge: what is
@@ -19,7 +19,7 @@ impl<F: Float> IsolationForest<F> {
     ///
     /// # Errors
     /// [`IsolationError::Columns`] if the rows are not as wide as those of the fit.
-    pub fn contributions<D: Data<Elem = F>>(
+    pub fn contributions<F: Float, D: Data<Elem = F>>(
         &self,
         rows: &ArrayBase<D, Ix2>,
     ) -> Result<Array2<f64>, IsolationError> {
@@ -27,9 +27,11 @@ impl<F: Float> IsolationForest<F> {
         let lengths: Vec<f64> = (0..=self.sample as u64).map(average_path_length).collect();
         let full = self.full_length();
         let mut out = Array2::zeros(rows.raw_dim());
-        let mut values = vec![F::zero(); self.columns];
+        let mut values = vec![0.0f32; self.columns()];
         for (row, mut credits) in rows.rows().into_iter().zip(out.rows_mut()) {
-            values.iter_mut().zip(row).for_each(|(value, &x)| *value = x);
+            for ((value, &x), frame) in values.iter_mut().zip(row).zip(&self.frames) {
+                *value = frame.take(x);
+            }
             for tree in 0..self.trees.count() {
                 self.trees.path_length(tree, &values, self.params.path_rule, &mut |step| {
                     let saved = lengths[step.from as usize] - 1.0 - lengths[step.to as usize];
@@ -38,10 +40,10 @@ impl<F: Float> IsolationForest<F> {
                         None => credits[self.trees.cuts[step.node].column as usize] += credit,
                         Some(directions) => {
                             let terms = directions.terms(step.node);
-                            let pull = |&(column, weight): &(u32, F)| {
+                            let pull = |&(column, weight): &(u32, f32)| {
                                 let x = values[column as usize];
                                 let pull = weight * (x - directions.medians[column as usize]);
-                                pull.to_f64().filter(|p| p.is_finite()).unwrap_or(0.0).abs()
+                                if pull.is_finite() { f64::from(pull.abs()) } else { 0.0 }
                             };
                             let whole: f64 = terms.iter().map(pull).sum();
                             for term in terms {

@@ -1,24 +1,22 @@
 //! Growing one tree on its sample.
 
-use linfa::Float;
-
 use super::hyperparams::Cuts;
-use super::layout::Cut;
+use super::layout::{Cut, NOWHERE};
 use crate::path_length::average_path_length;
 use crate::random::Draws;
 
 /// One grown tree, in the layout of [`Trees`](super::layout::Trees).
-pub(super) struct Tree<F> {
-    pub(super) cuts: Vec<Cut<F>>,
+pub(super) struct Tree {
+    pub(super) cuts: Vec<Cut>,
     pub(super) leaves: Vec<f32>,
     pub(super) sizes: Vec<u32>,
-    pub(super) spans: Vec<(F, F)>,
-    pub(super) terms: Vec<(u32, F)>,
+    pub(super) spans: Vec<(f32, f32)>,
+    pub(super) terms: Vec<(u32, f32)>,
 }
 
 /// Grows on `sample` (row-major, `columns` wide) down to `depth` edges.
-pub(super) struct Grower<'a, F> {
-    pub(super) sample: &'a [F],
+pub(super) struct Grower<'a> {
+    pub(super) sample: &'a [f32],
     pub(super) columns: usize,
     pub(super) depth: usize,
     pub(super) cuts: Cuts,
@@ -33,22 +31,22 @@ struct Pending {
     end: usize,
 }
 
-impl<F: Float> Grower<'_, F> {
-    pub(super) fn grow(&self, draws: &mut Draws) -> Tree<F> {
+impl Grower<'_> {
+    pub(super) fn grow(&self, draws: &mut Draws) -> Tree {
         let rows = self.sample.len() / self.columns;
-        let inner = (1usize << self.depth) - 1;
+        let leaves = 1usize << self.depth;
         let width = self.width();
         let mut tree = Tree {
-            cuts: vec![Cut { threshold: F::infinity(), column: 0 }; inner],
-            leaves: vec![0.0; inner + 1],
-            sizes: vec![0; 2 * inner + 1],
-            spans: if self.keep_spans { vec![(F::zero(), F::zero()); inner] } else { Vec::new() },
-            terms: vec![(0, F::zero()); if width > 0 { inner * width } else { 0 }],
+            cuts: vec![NOWHERE; leaves],
+            leaves: vec![0.0; leaves],
+            sizes: vec![0; 2 * leaves],
+            spans: if self.keep_spans { vec![(0.0, 0.0); leaves] } else { Vec::new() },
+            terms: vec![(0, 0.0); if width > 0 { leaves * width } else { 0 }],
         };
         let mut order: Vec<u32> = (0..rows as u32).collect();
-        let mut keys = vec![F::zero(); rows];
+        let mut keys = vec![0.0; rows];
         let mut columns: Vec<u32> = (0..self.columns as u32).collect();
-        let mut pending = vec![Pending { at: 0, depth: 0, start: 0, end: rows }];
+        let mut pending = vec![Pending { at: 1, depth: 0, start: 0, end: rows }];
         while let Some(Pending { at, depth, start, end }) = pending.pop() {
             tree.sizes[at] = (end - start) as u32;
             let cut = if end - start > 1 && depth < self.depth {
@@ -66,22 +64,22 @@ impl<F: Float> Grower<'_, F> {
             let Some((column, low, high)) = cut else {
                 // The leaf's value goes to every place below it, whichever way a walk takes.
                 let below = self.depth - depth;
-                let first = ((at + 1) << below) - 1 - inner;
+                let first = (at << below) - leaves;
                 let length = depth as f64 + average_path_length((end - start) as u64);
                 tree.leaves[first..first + (1 << below)].fill(length as f32);
                 continue;
             };
-            let u = F::cast(draws.unit());
+            let u = draws.unit() as f32;
             // Written so that neither the span nor the product can overflow.
-            let drawn = low * (F::one() - u) + high * u;
+            let drawn = low * (1.0 - u) + high * u;
             let threshold = if drawn > low && drawn <= high { drawn } else { high };
             tree.cuts[at] = Cut { threshold, column };
             if self.keep_spans {
                 tree.spans[at] = (low, high);
             }
             let middle = start + partition(&mut order[start..end], &mut keys[start..end], threshold, draws);
-            pending.push(Pending { at: 2 * at + 2, depth: depth + 1, start: middle, end });
-            pending.push(Pending { at: 2 * at + 1, depth: depth + 1, start, end: middle });
+            pending.push(Pending { at: 2 * at + 1, depth: depth + 1, start: middle, end });
+            pending.push(Pending { at: 2 * at, depth: depth + 1, start, end: middle });
         }
         tree
     }
@@ -98,10 +96,10 @@ impl<F: Float> Grower<'_, F> {
     fn axis_cut(
         &self,
         order: &[u32],
-        keys: &mut [F],
+        keys: &mut [f32],
         columns: &mut [u32],
         draws: &mut Draws,
-    ) -> Option<(u32, F, F)> {
+    ) -> Option<(u32, f32, f32)> {
         for tried in 0..columns.len() {
             let pick = tried + draws.below(columns.len() - tried);
             columns.swap(tried, pick);
@@ -122,12 +120,12 @@ impl<F: Float> Grower<'_, F> {
     fn oblique_cut(
         &self,
         order: &[u32],
-        keys: &mut [F],
-        terms: &mut [(u32, F)],
+        keys: &mut [f32],
+        terms: &mut [(u32, f32)],
         columns: &mut [u32],
         draws: &mut Draws,
-    ) -> Option<(u32, F, F)> {
-        terms.fill((0, F::zero()));
+    ) -> Option<(u32, f32, f32)> {
+        terms.fill((0, 0.0));
         let mut used = 0;
         for tried in 0..columns.len() {
             if used == terms.len() {
@@ -141,14 +139,14 @@ impl<F: Float> Grower<'_, F> {
             }
             let (low, high) = span(keys);
             let range = high - low;
-            if range > F::zero() && range.is_finite() {
-                terms[used] = (column as u32, F::cast(draws.normal()) / range);
+            if range > 0.0 && range.is_finite() {
+                terms[used] = (column as u32, draws.normal() as f32 / range);
                 used += 1;
             }
         }
         for (key, &row) in keys.iter_mut().zip(order) {
             let row = &self.sample[row as usize * self.columns..];
-            *key = terms.iter().fold(F::zero(), |sum, &(column, weight)| sum + weight * row[column as usize]);
+            *key = terms.iter().fold(0.0, |sum, &(column, weight)| sum + weight * row[column as usize]);
         }
         let (low, high) = span(keys);
         (low < high).then_some((0, low, high))
@@ -156,20 +154,20 @@ impl<F: Float> Grower<'_, F> {
 }
 
 /// Smallest and largest value that is not missing; (inf, -inf) if there is none.
-fn span<F: Float>(keys: &[F]) -> (F, F) {
-    keys.iter().fold((F::infinity(), F::neg_infinity()), |(low, high), &x| {
+fn span(keys: &[f32]) -> (f32, f32) {
+    keys.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| {
         (if x < low { x } else { low }, if x > high { x } else { high })
     })
 }
 
 /// Moves the rows below the threshold to the front and says how many they are. A row whose value is missing takes a side at
 /// random, in proportion to the rows that have one.
-fn partition<F: Float>(order: &mut [u32], keys: &mut [F], threshold: F, draws: &mut Draws) -> usize {
+fn partition(order: &mut [u32], keys: &mut [f32], threshold: f32, draws: &mut Draws) -> usize {
     if keys.iter().any(|x| x.is_nan()) {
         let known = keys.iter().filter(|x| !x.is_nan()).count();
         let left = keys.iter().filter(|&&x| x < threshold).count();
         for key in keys.iter_mut().filter(|x| x.is_nan()) {
-            *key = if draws.below(known) < left { F::neg_infinity() } else { F::infinity() };
+            *key = if draws.below(known) < left { f32::NEG_INFINITY } else { f32::INFINITY };
         }
     }
     let mut left = 0;

@@ -102,6 +102,10 @@ impl IsolationForestParams {
     pub fn new() -> Self {
         Self::default()
     }
+    #[cfg(feature = "serde")]
+    pub(super) fn from_valid(params: IsolationForestValidParams) -> Self {
+        Self(params)
+    }
     /// Number of trees, 1 to 10,000 (default 100). The score's noise falls with its square root.
     pub fn n_trees(mut self, n: usize) -> Self {
         self.0.n_trees = n;

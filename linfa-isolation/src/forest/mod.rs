@@ -17,9 +17,12 @@
 
 mod algorithm;
 mod contribution;
+mod frame;
 mod grow;
 mod hyperparams;
 mod layout;
+#[cfg(feature = "serde")]
+mod saved;
 
 pub use algorithm::IsolationForest;
 pub use hyperparams::{Contamination, Cuts, IsolationForestParams, IsolationForestValidParams, PathRule};

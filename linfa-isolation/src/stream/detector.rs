@@ -28,6 +28,8 @@ pub struct Score {
 
 /// A streaming detector.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "super::saved::Saved", into = "super::saved::Saved"))]
 pub struct StreamingForest {
     pub(super) params: StreamingForestValidParams,
     pub(super) seen: u64,

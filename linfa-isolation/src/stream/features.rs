@@ -112,7 +112,7 @@ mod tests {
         let before = channel.level;
         channel.next(1000.0, 1.0);
         assert!((channel.level - before).abs() <= 0.1 + 1e-9);
-        (0..300).for_each(|_| _ = channel.next(10.0, 1.0));
+        (0..1500).for_each(|_| _ = channel.next(10.0, 1.0));
         assert!((channel.level - 10.0).abs() < 0.1);
     }
 }

@@ -4,7 +4,7 @@ use super::tree::{Tree, Workspace};
 use crate::random::Draws;
 
 /// The fewest rows a tree is grown on.
-const FIRST: usize = 32;
+pub(super) const FIRST: usize = 32;
 
 /// What distinguishes the heads.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -44,7 +44,7 @@ impl StreamingForestValidParams {
 
 /// Builder of a [`StreamingForest`]. One set of defaults is meant to serve every stream.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StreamingForestParams(StreamingForestValidParams);
+pub struct StreamingForestParams(pub(super) StreamingForestValidParams);
 
 impl StreamingForestParams {
     /// The defaults, for rows of `dimensions` values.

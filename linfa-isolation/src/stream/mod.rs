@@ -7,6 +7,8 @@ mod features;
 mod head;
 mod hyperparams;
 mod normal;
+#[cfg(feature = "serde")]
+mod saved;
 mod tail;
 mod tree;
 mod verdict;

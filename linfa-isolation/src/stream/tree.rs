@@ -5,7 +5,6 @@ use crate::random::Draws;
 
 /// A cut with the span of the training rows along it. The threshold is infinite at a leaf.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Cut {
     threshold: f32,
     low: f32,
@@ -23,6 +22,50 @@ pub(super) struct Tree {
     promise: Vec<f32>,
     /// An edge in the same unit.
     edge: f32,
+}
+
+#[cfg(feature = "serde")]
+impl Tree {
+    /// Numbers of [`to_bits`](Self::to_bits) for a tree of this depth.
+    pub(super) fn bits(depth: usize) -> usize {
+        let inner = (1 << depth) - 1;
+        4 * inner + 2 * inner + 1 + 1
+    }
+
+    /// The tree as plain numbers: column, threshold, low and high of each cut, then the promises, then the edge.
+    pub(super) fn to_bits(&self) -> Vec<u32> {
+        let cuts = self.cuts.iter();
+        cuts.flat_map(|c| [c.column, c.threshold.to_bits(), c.low.to_bits(), c.high.to_bits()])
+            .chain(self.promise.iter().chain([&self.edge]).map(|x| x.to_bits()))
+            .collect()
+    }
+
+    /// The tree of [`to_bits`](Self::to_bits), if its numbers are those of a tree.
+    pub(super) fn from_bits(bits: &[u32], depth: usize, columns: usize) -> Option<Self> {
+        if bits.len() != Self::bits(depth) {
+            return None;
+        }
+        let (cuts, rest) = bits.split_at(4 * ((1 << depth) - 1));
+        let cuts: Vec<Cut> = cuts
+            .chunks_exact(4)
+            .map(|c| Cut {
+                column: c[0],
+                threshold: f32::from_bits(c[1]),
+                low: f32::from_bits(c[2]),
+                high: f32::from_bits(c[3]),
+            })
+            .collect();
+        let sound = |cut: &Cut| {
+            let inner =
+                cut.low < cut.threshold && cut.threshold <= cut.high && (cut.high - cut.low).is_finite();
+            let equal_rows = cut.threshold == f32::INFINITY && cut.low == cut.high && cut.low.is_finite();
+            (cut.column as usize) < columns && (inner || equal_rows || *cut == LEAF)
+        };
+        let mut promise: Vec<f32> = rest.iter().map(|&b| f32::from_bits(b)).collect();
+        let edge = promise.pop()?;
+        let units = promise.iter().chain([&edge]).all(|x| (0.0..=1.0).contains(x));
+        (cuts.iter().all(sound) && units).then_some(Self { cuts, promise, edge })
+    }
 }
 
 /// Working space for growing, kept so that steady state allocates nothing.
