@@ -187,7 +187,7 @@ fn shapes(params: &StreamingForestValidParams) -> (Shape, Shape) {
         sample: 256,
         reservoir: 256,
         keep_one_in: 100,
-        regrow_every: 16,
+        regrow_every: 64,
     };
     (novelty, state)
 }

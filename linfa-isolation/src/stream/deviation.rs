@@ -68,7 +68,12 @@ impl Deviation {
         put(&mut self.offsets, offsets, self.seen, OFFSETS);
         put(&mut self.recent, &[deviation], self.seen, RECENT);
         self.seen += 1;
-        if self.seen < 16 || !self.seen.is_multiple_of(if self.seen < 256 { 8 } else { 64 }) {
+        let every = match self.seen {
+            ..256 => 8,
+            256..2048 => 64,
+            _ => 128,
+        };
+        if self.seen < 16 || !self.seen.is_multiple_of(every) {
             return;
         }
         self.measure();

@@ -72,12 +72,13 @@ impl Tree {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Workspace {
     order: Vec<u32>,
+    keys: Vec<f32>,
     pending: Vec<(usize, usize, usize)>,
 }
 
 impl Workspace {
     pub(super) fn memory(&self) -> usize {
-        size_of_val(&self.order[..]) + size_of_val(&self.pending[..])
+        4 * (self.order.capacity() + self.keys.capacity()) + size_of_val(&self.pending[..])
     }
 }
 
@@ -100,15 +101,18 @@ impl Tree {
         work: &mut Workspace,
         draws: &mut Draws,
     ) {
-        let Workspace { order, pending } = work;
+        let Workspace { order, keys, pending } = work;
         let total = rows.len() / columns;
         let sample = sample.min(total);
+        // Where the sampled rows start.
         order.clear();
-        order.extend(0..total as u32);
+        order.extend((0..rows.len() as u32).step_by(columns));
         for i in 0..sample {
             let j = i + draws.below(total - i);
             order.swap(i, j);
         }
+        keys.clear();
+        keys.resize(sample, 0.0);
         let inner = self.cuts.len();
         self.cuts.fill(LEAF);
         let full = average_path_length(sample.max(2) as u64);
@@ -120,20 +124,20 @@ impl Tree {
             if at >= inner || end - start < 2 {
                 continue;
             }
-            let value = |row: u32, column: usize| rows[row as usize * columns + column];
+            let (order, keys) = (&mut order[start..end], &mut keys[start..end]);
             let first = draws.below(columns);
-            let found = (0..columns).map(|turn| (first + turn) % columns).find_map(|column| {
-                let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
-                for &row in &order[start..end] {
-                    let x = value(row, column);
-                    low = if x < low { x } else { low };
-                    high = if x > high { x } else { high };
+            let mut found = None;
+            for turn in 0..columns {
+                let column = (first + turn) % columns;
+                let (low, high) = gather(&rows[column..], order, keys);
+                if low < high {
+                    found = Some((column, low, high));
+                    break;
                 }
-                (low < high).then_some((column, low, high))
-            });
+            }
             let Some((column, low, high)) = found else {
                 // Equal rows: whatever differs from them is cut off at once.
-                let all = value(order[start], first);
+                let all = rows[order[0] as usize + first];
                 if !all.is_nan() {
                     self.cuts[at] = Cut { low: all, high: all, column: first as u32, ..LEAF };
                 }
@@ -143,20 +147,17 @@ impl Tree {
             let drawn = low * (1.0 - u) + high * u;
             let threshold = if drawn > low && drawn <= high { drawn } else { high };
             self.cuts[at] = Cut { threshold, low, high, column: column as u32 };
-            let mut middle = start;
-            for i in start..end {
-                let x = value(order[i], column);
+            let mut left = 0;
+            for i in 0..order.len() {
+                let x = keys[i];
                 // A missing value takes a side by chance, as far along the span as the threshold.
-                let left = if x.is_nan() {
-                    low + (high - low) * (draws.unit() as f32) < threshold
-                } else {
-                    x < threshold
-                };
-                order.swap(middle, i);
-                middle += usize::from(left);
+                let x = if x.is_nan() { low + (high - low) * (draws.unit() as f32) } else { x };
+                order.swap(left, i);
+                keys.swap(left, i);
+                left += usize::from(x < threshold);
             }
-            pending.push((2 * at + 2, middle, end));
-            pending.push((2 * at + 1, start, middle));
+            pending.push((2 * at + 2, start + left, end));
+            pending.push((2 * at + 1, start, start + left));
         }
     }
 
@@ -202,4 +203,16 @@ impl Tree {
         }
         saved
     }
+}
+
+/// Fetches a column of the rows that start at `order` into `keys`, and gives its span; (inf, -inf) if all of it is missing.
+fn gather(column: &[f32], order: &[u32], keys: &mut [f32]) -> (f32, f32) {
+    let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+    for (key, &row) in keys.iter_mut().zip(order) {
+        let x = column[row as usize];
+        low = if x < low { x } else { low };
+        high = if x > high { x } else { high };
+        *key = x;
+    }
+    (low, high)
 }
