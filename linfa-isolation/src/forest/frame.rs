@@ -10,7 +10,6 @@ use crate::error::IsolationError;
 
 /// Offset and scale of a column.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Frame {
     pub(super) offset: f64,
     pub(super) scale: f64,

@@ -17,16 +17,19 @@ const VERSION: u32 = 1;
 pub(super) struct Saved {
     version: u32,
     params: IsolationForestValidParams,
-    frames: Vec<Frame>,
+    /// Bits of offset and scale of each column.
+    frames: Vec<(u64, u64)>,
     sample: usize,
-    threshold: f64,
+    /// Bits of an f64.
+    threshold: u64,
     trees: Trees,
 }
 
 impl From<IsolationForest> for Saved {
     fn from(forest: IsolationForest) -> Self {
         let IsolationForest { params, frames, sample, threshold, trees } = forest;
-        Self { version: VERSION, params, frames, sample, threshold, trees }
+        let frames = frames.iter().map(|f| (f.offset.to_bits(), f.scale.to_bits())).collect();
+        Self { version: VERSION, params, frames, sample, threshold: threshold.to_bits(), trees }
     }
 }
 
@@ -37,6 +40,11 @@ impl TryFrom<Saved> for IsolationForest {
         let Saved { version, params, frames, sample, threshold, trees } = saved;
         require(version == VERSION, "it was saved by another version")?;
         let params = IsolationForestParams::from_valid(params).check()?;
+        let threshold = f64::from_bits(threshold);
+        let frames: Vec<Frame> = frames
+            .iter()
+            .map(|&(offset, scale)| Frame { offset: f64::from_bits(offset), scale: f64::from_bits(scale) })
+            .collect();
         let columns = frames.len();
         let in_bounds = |f: &Frame| f.offset.is_finite() && f.scale.is_finite() && f.scale > 0.0;
         require(frames.iter().all(in_bounds), "a column's unit is out of bounds")?;
