@@ -57,12 +57,9 @@ async fn with_settings(
 }
 
 fn log(settings: &LogSettings) {
-    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // The broker's and the client's own lines tell of every connection what ours tell better.
-    let filter = ["mqtt5=error", "rumqttc=error"]
-        .into_iter()
-        .filter_map(|d| d.parse().ok())
-        .fold(filter, EnvFilter::add_directive);
+    // The libraries' own lines tell of every connection and attempt what ours tell better. A filter that names them wins.
+    let filter = format!("mqtt5=error,rumqttc=error,object_store=error,{}", settings.filter);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -6,8 +6,10 @@ use crate::settings::{ObjectSettings, S3Settings};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use edgeveil_wire::{DeviceName, ImageMeta};
-use object_store::{ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, local::LocalFileSystem, path::Path};
-use std::sync::Arc;
+use object_store::{
+    ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
+};
+use std::{sync::Arc, time::Duration};
 
 /// Where images are kept.
 #[derive(Debug, Clone)]
@@ -55,11 +57,9 @@ impl Objects {
 
     /// Whether it answers.
     pub async fn answers(&self) -> Result<(), ObjectError> {
-        // Whatever may stand there: what counts is that the store knows that it does not.
-        match self.get(".answers").await {
-            Err(error) if !error.missing => Err(error),
-            Ok(_) | Err(_) => Ok(()),
-        }
+        // A folder that nobody has: listing it asks for the bucket and the right to read it, and costs nothing.
+        let listed = self.store.list_with_delimiter(Some(&Path::from(".answers"))).await;
+        listed.map_err(|error| self.error(error)).map(drop)
     }
 
     /// Writes an object; the same key with the same bytes any number of times.
@@ -115,7 +115,19 @@ impl Objects {
             };
             return ObjectError { place: self.place.clone(), why: why.to_owned(), missing };
         }
-        ObjectError { place: self.place.clone(), why: error.to_string(), missing }
+        let why = match &error {
+            object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
+                "access denied; check the keys, and that they may list, read and write this bucket".to_owned()
+            }
+            other => other.to_string(),
+        };
+        // Servers answer in XML of many lines.
+        let why = if why.contains("<Code>NoSuchBucket</Code>") {
+            "there is no such bucket; make it, or set objects.s3.bucket".to_owned()
+        } else {
+            why.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        ObjectError { place: self.place.clone(), why, missing }
     }
 }
 
@@ -128,7 +140,13 @@ fn s3(settings: &S3Settings) -> Result<object_store::aws::AmazonS3> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(&settings.bucket)
         .with_region(&settings.region)
-        .with_allow_http(settings.allow_http);
+        .with_allow_http(settings.allow_http)
+        // Ingest tries again by itself, and says meanwhile what is wrong.
+        .with_retry(RetryConfig {
+            max_retries: 2,
+            retry_timeout: Duration::from_secs(15),
+            ..RetryConfig::default()
+        });
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_endpoint(endpoint);
     }
