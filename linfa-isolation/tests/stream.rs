@@ -66,7 +66,7 @@ fn a_spike_in_a_season_is_new_and_its_repeat_is_less() {
     let mut chance = Chance::new(1);
     let spikes = [3000, 3006];
     let scores = run((0..4000).map(|i| {
-        let spike = spikes.iter().position(|&at| at == i).map_or(0.0, |nth| [8.0, 5.0][nth]);
+        let spike = spikes.iter().position(|&at| at == i).map_or(0.0, |nth| [12.0, 3.0][nth]);
         (f64::from(i) * std::f64::consts::TAU / 288.0).sin() + 0.05 * chance.normal() + spike
     }));
     assert!(scores[3000].value >= 0.6, "{}", scores[3000].value);

@@ -50,6 +50,10 @@ impl IsolationForest {
         self.check_columns(rows.ncols())?;
         let mut sums = vec![0.0f32; rows.nrows()];
         self.add_path_lengths(rows.view(), &mut sums);
+        if self.sample == 1 {
+            // One row tells nothing of any other.
+            return Ok(Array1::from_elem(sums.len(), F::cast(0.5)));
+        }
         let full = self.full_length();
         Ok(sums.into_iter().map(|sum| F::cast((-f64::from(sum) / full).exp2())).collect())
     }
@@ -79,10 +83,9 @@ impl IsolationForest {
         if given == fitted { Ok(()) } else { Err(IsolationError::Columns { fitted, given }) }
     }
 
-    /// The path length, summed over the trees, that scores 0.5. A forest fitted on one row has paths of no length, and gets the
-    /// smallest divisor that keeps the score at 1.
+    /// The path length, summed over the trees, that scores 0.5; 0 if they were grown on one row.
     pub(super) fn full_length(&self) -> f64 {
-        self.trees.count() as f64 * average_path_length(self.sample.max(2) as u64)
+        self.trees.count() as f64 * average_path_length(self.sample as u64)
     }
 
     fn add_chunk<F: Float>(&self, rows: ArrayView2<F>, sums: &mut [f32]) {

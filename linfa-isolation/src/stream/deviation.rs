@@ -89,8 +89,8 @@ impl Deviation {
         self.work.clear();
         self.work.extend_from_slice(&self.recent[oldest..]);
         self.work.extend_from_slice(&self.recent[..oldest]);
-        self.line =
-            tail::line(&self.work, self.scales.len(), odds, &mut self.sorted).unwrap_or(f64::INFINITY);
+        let line = tail::line(&self.work, self.scales.len(), odds, &mut self.sorted);
+        self.line = line.filter(|line| *line > 0.0).unwrap_or(f64::INFINITY);
     }
 
     fn measure(&mut self) {

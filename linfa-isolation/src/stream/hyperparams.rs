@@ -71,13 +71,13 @@ impl StreamingForestParams {
         self.0.max_samples = n;
         self
     }
-    /// Rows of the past that are kept, 16 to 65,536 (default 4096). Each row takes the place of a random one, so the
+    /// Rows of the past that are kept, 32 to 65,536 (default 4096). Each row takes the place of a random one, so the
     /// age of the kept rows falls off exponentially with this as its mean.
     pub fn reservoir(mut self, rows: usize) -> Self {
         self.0.reservoir = rows;
         self
     }
-    /// Rows before the first alert is possible, at least 16 and no more than the reservoir (default 64).
+    /// Rows before the first alert is possible, at least 32 and no more than the reservoir (default 64).
     pub fn warm_up(mut self, rows: usize) -> Self {
         self.0.warm_up = rows;
         self
@@ -127,8 +127,8 @@ impl ParamGuard for StreamingForestParams {
         if !(1..=1000).contains(&p.n_trees) {
             return refuse("n_trees", p.n_trees.to_string(), "between 1 and 1000");
         }
-        if !(16..=65_536).contains(&p.reservoir) {
-            return refuse("reservoir", p.reservoir.to_string(), "between 16 and 65,536 rows");
+        if !(32..=65_536).contains(&p.reservoir) {
+            return refuse("reservoir", p.reservoir.to_string(), "between 32 and 65,536 rows");
         }
         if !(8..=4096.min(p.reservoir)).contains(&p.max_samples) {
             return refuse(
@@ -137,8 +137,8 @@ impl ParamGuard for StreamingForestParams {
                 "between 8 and 4096, and at most the reservoir",
             );
         }
-        if !(16..=p.reservoir).contains(&p.warm_up) {
-            return refuse("warm_up", p.warm_up.to_string(), "at least 16 rows and at most the reservoir");
+        if !(32..=p.reservoir).contains(&p.warm_up) {
+            return refuse("warm_up", p.warm_up.to_string(), "at least 32 rows and at most the reservoir");
         }
         if !(p.false_discovery > 0.0 && p.false_discovery <= 0.9) {
             return refuse("false_discovery", p.false_discovery.to_string(), "above 0 and at most 0.9");

@@ -100,13 +100,16 @@ impl TryFrom<Saved> for StreamingForest {
         let params = StreamingForestParams(saved.params).check()?;
         let dimensions = params.dimensions;
         let mut detector = StreamingForest::from_params(params);
+        // Far more rows than any stream has, and far from where counting would overflow.
+        let countable = |rows: u64| rows <= 1 << 53;
+        require(countable(saved.seen), "a count of rows is out of bounds")?;
         require(saved.channels.len() == dimensions, "it has not one channel a value")?;
         detector.seen = saved.seen;
         for (channel, (bits, seen)) in detector.channels.iter_mut().zip(saved.channels) {
             let [origin, previous, fast, slow, level] = bits.map(f64::from_bits);
             let origin_is_sound = if seen == 0 { origin.is_nan() } else { origin.is_finite() };
             let held = [previous, fast, slow, level].iter().all(|x| x.abs() <= 1e38);
-            require(origin_is_sound && held, "a channel is out of bounds")?;
+            require(origin_is_sound && held && countable(seen), "a channel is out of bounds")?;
             *channel = Channel { origin, previous, fast, slow, level, seen };
         }
         restore_head(&mut detector.novelty, saved.novelty)?;
