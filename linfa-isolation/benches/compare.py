@@ -5,6 +5,7 @@ usage: pip install numpy pandas scikit-learn isotree; benches/compare.py [--quic
 
 Speed: 100,000 rows of 8 columns, 100 trees of 256 rows, the best of five rounds each.
 Quality: ROC AUC on labelled sets that scikit-learn ships or that are made here, the mean of ten seeds.
+Streams: the streaming detector against a plain EWMA z-score, on streams that are made here.
 """
 import json, os, subprocess, sys, tempfile, time
 
@@ -22,9 +23,10 @@ SEEDS = 3 if QUICK else 10
 
 
 def build():
-    command = ['cargo', 'build', '--release', '--example', 'throughput', '--message-format=json', '-q']
+    command = ['cargo', 'build', '--release', '--example', 'throughput', '--example', 'score', '--message-format=json', '-q']
     out = subprocess.run(command, cwd=os.path.join(HERE, '..'), check=True, capture_output=True, text=True).stdout
-    return [m['executable'] for m in map(json.loads, out.splitlines()) if m.get('executable')][-1]
+    made = [m['executable'] for m in map(json.loads, out.splitlines()) if m.get('executable')]
+    return tuple(next(m for m in made if os.path.basename(m).startswith(name)) for name in ('throughput', 'score'))
 
 
 def ours(binary, *arguments):
@@ -98,8 +100,58 @@ def quality(binary, folder):
         print(f'  {name:30} ours {a:.4f} +- {np.std(mine):.4f}   scikit-learn {b:.4f} +- {np.std(theirs):.4f}   difference {a - b:+.4f}')
 
 
+def ewma_z(x, span=500):
+    """The honesty line: the largest exponentially weighted z-score of a row, against the rows before it."""
+    a, mean, var, out = 2 / (span + 1), x[0].copy(), np.zeros(x.shape[1]), []
+    for row in x:
+        e = row - mean
+        out.append(np.max(np.abs(e) / np.sqrt(np.where(var > 0, var, np.inf))))
+        mean += a * e
+        var = (1 - a) * (var + a * e * e)
+    return np.array(out)
+
+
+def stream_sets(seed):
+    r = np.random.default_rng(seed)
+    n = 3000
+    for name, low, high in (('two sensors, outliers far off', 10, 30), ('two sensors, outliers 3 to 6 sigma', 3, 6)):
+        y = r.random(n) < .08
+        second = np.where(y, r.choice([-1, 1], n) * r.uniform(low, high, n), r.normal(size=n))
+        yield name, np.c_[r.normal(20, .5, n), .5 + .05 * second], y
+    y = np.zeros(n, bool)
+    y[r.choice(np.arange(600, n), 15, replace=False)] = True
+    yield 'a season with 15 spikes', (np.sin(np.arange(n) * 2 * np.pi / 288) + r.normal(0, .1, n) + 2.5 * y)[:, None], y
+    n = 1200
+    y = (np.arange(n) >= 550) & (np.arange(n) < 950)
+    drift = np.cumsum(r.normal(0, .02, (n, 2)), axis=0)
+    x = r.normal(size=(n, 8))
+    x[:, :2] = drift + .05 * x[:, :2]
+    x[:, 2:4] += 1.2 * y[:, None] * r.choice([-1, 1], 2)
+    yield 'a long faint fault in 2 of 8', x, y
+
+
+def streams(binary):
+    print(f'streams, mean of {SEEDS} seeds, the first 100 rows not counted; F1 of our alerts, and the best F1 a threshold could give')
+    totals = {}
+    for seed in range(SEEDS):
+        for name, x, y in stream_sets(seed):
+            rows = '\n'.join(','.join(map(repr, map(float, row))) for row in x) + '\n'
+            out = subprocess.run([binary, '--alerts'], input=rows, capture_output=True, text=True, check=True).stdout
+            value, alert = np.array([line.split(',') for line in out.splitlines()], float).T
+            keep = np.arange(len(y)) >= 100
+            f1 = lambda a: 2 * np.sum(a & y & keep) / max(1, np.sum(a & keep) + np.sum(y & keep))
+            best = lambda s: max(f1(s >= t) for t in np.quantile(s, np.linspace(.5, .9999, 400)))
+            z = ewma_z(x)
+            auc = lambda s: roc_auc_score(y[keep], s[keep])
+            totals.setdefault(name, []).append((f1(alert > 0), best(value), best(z), auc(value), auc(z)))
+    for name, rows in totals.items():
+        f, b, bz, a, az = np.mean(rows, axis=0)
+        print(f'  {name:36} ours F1 {f:.3f} (best {b:.3f}), AUC {a:.3f}   EWMA z-score best F1 {bz:.3f}, AUC {az:.3f}')
+
+
 if __name__ == '__main__':
-    rust_binary = build()
+    throughput, score = build()
     with tempfile.TemporaryDirectory() as scratch:
-        speed(rust_binary, scratch)
-        quality(rust_binary, scratch)
+        speed(throughput, scratch)
+        quality(throughput, scratch)
+    streams(score)

@@ -26,7 +26,7 @@ pub struct Score {
     pub episode: Episode,
 }
 
-/// A streaming detector.
+/// A streaming detector. How it works, and what it does not see: [module documentation](crate::stream).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "super::saved::Saved", into = "super::saved::Saved"))]
@@ -138,7 +138,7 @@ impl StreamingForest {
         state_credits.clear();
         state_credits.resize(dimensions, 0.0);
 
-        let novelty = self.novelty.score(novelty_row, novelty_credits);
+        let novelty = self.novelty.score(novelty_row, novelty_credits) * confidence(self.seen);
         let state = self.state.score(state_row, state_credits);
         let farthest = self.deviation.farthest(offsets);
         let deviation = f64::from(farthest) / self.deviation.line;
@@ -169,6 +169,11 @@ impl StreamingForest {
         let episode = self.episodes.next(self.params.hysteresis, is_anomaly);
         Ok(Score { value, threshold: LINE, is_anomaly, warming_up, contributions, episode })
     }
+}
+
+/// What a novelty counts after so many rows: while few are kept, most of what comes is outside them.
+fn confidence(seen: u64) -> f64 {
+    (0.7 + 0.3 * seen as f64 / 300.0).min(1.0)
 }
 
 /// The heads of a detector.
