@@ -4,9 +4,9 @@ use linfa::{DatasetBase, Float};
 use ndarray::{Array1, ArrayBase, ArrayView2, Axis, Data, Ix2};
 
 use super::frame::{Frame, frames};
-use super::grow::{Grower, Tree};
+use super::grow::{Grower, Plot};
 use super::hyperparams::{Contamination, Cuts, IsolationForestParams, IsolationForestValidParams, PathRule};
-use super::layout::{Directions, Trees, framed};
+use super::layout::{Directions, NOWHERE, Trees, framed};
 use crate::error::IsolationError;
 use crate::path_length::average_path_length;
 use crate::random::Draws;
@@ -130,7 +130,7 @@ impl<F: Float, D: Data<Elem = F>, T: AsTargets> Fit<ArrayBase<D, Ix2>, T, Isolat
                 columns.map(|(column, frame)| median(column.iter().map(|&x| frame.take(x)))).collect()
             }
         };
-        let trees = assemble(self, columns, depth, self.grow_all(&rows, &frames, sample, &medians), medians);
+        let trees = self.grow_all(&rows, &frames, sample, depth, medians);
         let mut forest = IsolationForest { params: self.clone(), frames, sample, threshold: 0.5, trees };
         if let Contamination::Share(share) = self.contamination {
             let mut scores = forest.score_samples(&rows)?.to_vec();
@@ -145,6 +145,71 @@ impl<F: Float, D: Data<Elem = F>, T: AsTargets> Fit<ArrayBase<D, Ix2>, T, Isolat
 }
 
 impl IsolationForestValidParams {
+    fn grow_all<F: Float>(
+        &self,
+        rows: &ArrayView2<F>,
+        frames: &[Frame],
+        sample: usize,
+        depth: usize,
+        medians: Vec<f32>,
+    ) -> Trees {
+        let nodes = self.n_trees << depth;
+        let spans = if self.path_rule == PathRule::Insertion { nodes } else { 0 };
+        let terms = match self.cuts {
+            Cuts::Axis => 0,
+            Cuts::Oblique { columns } => columns.min(frames.len()),
+        };
+        let mut trees = Trees {
+            depth,
+            cuts: vec![NOWHERE; nodes],
+            leaves: vec![0.0; nodes],
+            sizes: vec![0; 2 * nodes],
+            spans: vec![(0.0, 0.0); spans],
+            directions: None,
+        };
+        let mut all_terms = vec![(0, 0.0); nodes * terms];
+        let width = 1 << depth;
+        // The last two lists may be empty, which gives every tree an empty part.
+        let mut spans = trees.spans.chunks_mut(width);
+        let mut term_parts = all_terms.chunks_mut((width * terms).max(1));
+        let parts = trees
+            .cuts
+            .chunks_mut(width)
+            .zip(trees.leaves.chunks_mut(width))
+            .zip(trees.sizes.chunks_mut(2 * width));
+        let plots: Vec<Plot> = parts
+            .map(|((cuts, leaves), sizes)| Plot {
+                cuts,
+                leaves,
+                sizes,
+                spans: spans.next().unwrap_or_default(),
+                terms: term_parts.next().unwrap_or_default(),
+            })
+            .collect();
+        self.grow_plots(plots, |tree, plot, flat| {
+            self.grow_one(rows, frames, sample, &medians, tree, plot, flat)
+        });
+        trees.directions = (terms > 0).then_some(Directions { width: terms, terms: all_terms, medians });
+        trees
+    }
+
+    /// Calls `grow` for each tree, with working space.
+    #[cfg(not(feature = "rayon"))]
+    fn grow_plots(&self, plots: Vec<Plot>, grow: impl Fn(usize, Plot, &mut Vec<f32>)) {
+        let mut flat = Vec::new();
+        plots.into_iter().enumerate().for_each(|(tree, plot)| grow(tree, plot, &mut flat));
+    }
+
+    #[cfg(feature = "rayon")]
+    fn grow_plots(&self, plots: Vec<Plot>, grow: impl Fn(usize, Plot, &mut Vec<f32>) + Sync) {
+        use rayon::prelude::*;
+        plots
+            .into_par_iter()
+            .enumerate()
+            .for_each_init(Vec::new, |flat, (tree, plot)| grow(tree, plot, flat));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the state of one loop body that runs on any thread")]
     fn grow_one<F: Float>(
         &self,
         rows: &ArrayView2<F>,
@@ -152,10 +217,12 @@ impl IsolationForestValidParams {
         sample: usize,
         medians: &[f32],
         tree: usize,
-    ) -> Tree {
+        mut plot: Plot,
+        flat: &mut Vec<f32>,
+    ) {
         let mut draws = Draws::stream(self.seed, tree as u64);
         let columns = rows.ncols();
-        let mut flat = Vec::with_capacity(sample * columns);
+        flat.clear();
         for row in draws.distinct(rows.nrows(), sample) {
             flat.extend(rows.row(row as usize).iter().zip(frames).map(|(&x, frame)| frame.take(x)));
         }
@@ -164,67 +231,9 @@ impl IsolationForestValidParams {
                 *x = medians[i % columns];
             }
         }
-        let depth = sample.next_power_of_two().trailing_zeros() as usize;
-        let keep_spans = self.path_rule == PathRule::Insertion;
-        Grower { sample: &flat, columns, depth, cuts: self.cuts, keep_spans }.grow(&mut draws)
+        let depth = plot.cuts.len().trailing_zeros() as usize;
+        Grower { sample: flat, columns, depth, cuts: self.cuts }.grow(&mut plot, &mut draws);
     }
-
-    #[cfg(not(feature = "rayon"))]
-    fn grow_all<F: Float>(
-        &self,
-        rows: &ArrayView2<F>,
-        frames: &[Frame],
-        sample: usize,
-        medians: &[f32],
-    ) -> Vec<Tree> {
-        (0..self.n_trees).map(|tree| self.grow_one(rows, frames, sample, medians, tree)).collect()
-    }
-
-    #[cfg(feature = "rayon")]
-    fn grow_all<F: Float>(
-        &self,
-        rows: &ArrayView2<F>,
-        frames: &[Frame],
-        sample: usize,
-        medians: &[f32],
-    ) -> Vec<Tree> {
-        use rayon::prelude::*;
-        (0..self.n_trees)
-            .into_par_iter()
-            .map(|tree| self.grow_one(rows, frames, sample, medians, tree))
-            .collect()
-    }
-}
-
-fn assemble(
-    params: &IsolationForestValidParams,
-    columns: usize,
-    depth: usize,
-    grown: Vec<Tree>,
-    medians: Vec<f32>,
-) -> Trees {
-    let width = match params.cuts {
-        Cuts::Axis => 0,
-        Cuts::Oblique { columns: wanted } => wanted.min(columns),
-    };
-    let mut trees = Trees {
-        depth,
-        cuts: Vec::with_capacity(grown.len() << depth),
-        leaves: Vec::with_capacity(grown.len() << depth),
-        sizes: Vec::with_capacity(grown.len() << (depth + 1)),
-        spans: Vec::new(),
-        directions: (width > 0).then(|| Directions { width, terms: Vec::new(), medians }),
-    };
-    for tree in grown {
-        trees.cuts.extend(tree.cuts);
-        trees.leaves.extend(tree.leaves);
-        trees.sizes.extend(tree.sizes);
-        trees.spans.extend(tree.spans);
-        if let Some(directions) = &mut trees.directions {
-            directions.terms.extend(tree.terms);
-        }
-    }
-    trees
 }
 
 /// The median of what is not missing; 0 where nothing is.

@@ -1,17 +1,20 @@
 //! Growing one tree on its sample.
 
 use super::hyperparams::Cuts;
-use super::layout::{Cut, NOWHERE};
+use super::layout::Cut;
 use crate::path_length::average_path_length;
 use crate::random::Draws;
 
-/// One grown tree, in the layout of [`Trees`](super::layout::Trees).
-pub(super) struct Tree {
-    pub(super) cuts: Vec<Cut>,
-    pub(super) leaves: Vec<f32>,
-    pub(super) sizes: Vec<u32>,
-    pub(super) spans: Vec<(f32, f32)>,
-    pub(super) terms: Vec<(u32, f32)>,
+/// Where a tree goes: its parts of the lists of [`Trees`](super::layout::Trees), with [`NOWHERE`](super::layout::NOWHERE) and zeros in
+/// them.
+pub(super) struct Plot<'a> {
+    pub(super) cuts: &'a mut [Cut],
+    pub(super) leaves: &'a mut [f32],
+    pub(super) sizes: &'a mut [u32],
+    /// Empty if spans are not kept.
+    pub(super) spans: &'a mut [(f32, f32)],
+    /// Empty without oblique cuts.
+    pub(super) terms: &'a mut [(u32, f32)],
 }
 
 /// Grows on `sample` (row-major, `columns` wide) down to `depth` edges.
@@ -20,7 +23,6 @@ pub(super) struct Grower<'a> {
     pub(super) columns: usize,
     pub(super) depth: usize,
     pub(super) cuts: Cuts,
-    pub(super) keep_spans: bool,
 }
 
 /// A range of the row order that waits to be cut.
@@ -32,18 +34,12 @@ struct Pending {
 }
 
 impl Grower<'_> {
-    pub(super) fn grow(&self, draws: &mut Draws) -> Tree {
+    pub(super) fn grow(&self, tree: &mut Plot, draws: &mut Draws) {
         let rows = self.sample.len() / self.columns;
         let leaves = 1usize << self.depth;
         let width = self.width();
-        let mut tree = Tree {
-            cuts: vec![NOWHERE; leaves],
-            leaves: vec![0.0; leaves],
-            sizes: vec![0; 2 * leaves],
-            spans: if self.keep_spans { vec![(0.0, 0.0); leaves] } else { Vec::new() },
-            terms: vec![(0, 0.0); if width > 0 { leaves * width } else { 0 }],
-        };
-        let mut order: Vec<u32> = (0..rows as u32).collect();
+        // Where each row starts in the sample.
+        let mut order: Vec<usize> = (0..self.sample.len()).step_by(self.columns).collect();
         let mut keys = vec![0.0; rows];
         let mut columns: Vec<u32> = (0..self.columns as u32).collect();
         let mut pending = vec![Pending { at: 1, depth: 0, start: 0, end: rows }];
@@ -74,14 +70,13 @@ impl Grower<'_> {
             let drawn = low * (1.0 - u) + high * u;
             let threshold = if drawn > low && drawn <= high { drawn } else { high };
             tree.cuts[at] = Cut { threshold, column };
-            if self.keep_spans {
-                tree.spans[at] = (low, high);
+            if let Some(span) = tree.spans.get_mut(at) {
+                *span = (low, high);
             }
             let middle = start + partition(&mut order[start..end], &mut keys[start..end], threshold, draws);
             pending.push(Pending { at: 2 * at + 1, depth: depth + 1, start: middle, end });
             pending.push(Pending { at: 2 * at, depth: depth + 1, start, end: middle });
         }
-        tree
     }
 
     /// Pairs stored for each oblique cut; 0 for axis cuts.
@@ -95,7 +90,7 @@ impl Grower<'_> {
     /// A column drawn evenly from those that are not constant here; its values go to `keys`.
     fn axis_cut(
         &self,
-        order: &[u32],
+        order: &[usize],
         keys: &mut [f32],
         columns: &mut [u32],
         draws: &mut Draws,
@@ -104,10 +99,7 @@ impl Grower<'_> {
             let pick = tried + draws.below(columns.len() - tried);
             columns.swap(tried, pick);
             let column = columns[tried] as usize;
-            for (key, &row) in keys.iter_mut().zip(order) {
-                *key = self.sample[row as usize * self.columns + column];
-            }
-            let (low, high) = span(keys);
+            let (low, high) = gather(&self.sample[column..], order, keys);
             if low < high {
                 return Some((column as u32, low, high));
             }
@@ -119,7 +111,7 @@ impl Grower<'_> {
     /// projections go to `keys`.
     fn oblique_cut(
         &self,
-        order: &[u32],
+        order: &[usize],
         keys: &mut [f32],
         terms: &mut [(u32, f32)],
         columns: &mut [u32],
@@ -134,10 +126,7 @@ impl Grower<'_> {
             let pick = tried + draws.below(columns.len() - tried);
             columns.swap(tried, pick);
             let column = columns[tried] as usize;
-            for (key, &row) in keys.iter_mut().zip(order) {
-                *key = self.sample[row as usize * self.columns + column];
-            }
-            let (low, high) = span(keys);
+            let (low, high) = gather(&self.sample[column..], order, keys);
             let range = high - low;
             if range > 0.0 && range.is_finite() {
                 terms[used] = (column as u32, draws.normal() as f32 / range);
@@ -145,12 +134,20 @@ impl Grower<'_> {
             }
         }
         for (key, &row) in keys.iter_mut().zip(order) {
-            let row = &self.sample[row as usize * self.columns..];
+            let row = &self.sample[row..];
             *key = terms.iter().fold(0.0, |sum, &(column, weight)| sum + weight * row[column as usize]);
         }
         let (low, high) = span(keys);
         (low < high).then_some((0, low, high))
     }
+}
+
+/// Fetches a column of the rows that start at `order` into `keys`, and gives its span; (inf, -inf) if all of it is missing.
+fn gather(column: &[f32], order: &[usize], keys: &mut [f32]) -> (f32, f32) {
+    for (key, &row) in keys.iter_mut().zip(order) {
+        *key = column[row];
+    }
+    span(keys)
 }
 
 /// Smallest and largest value that is not missing; (inf, -inf) if there is none.
@@ -162,7 +159,7 @@ fn span(keys: &[f32]) -> (f32, f32) {
 
 /// Moves the rows below the threshold to the front and says how many they are. A row whose value is missing takes a side at
 /// random, in proportion to the rows that have one.
-fn partition(order: &mut [u32], keys: &mut [f32], threshold: f32, draws: &mut Draws) -> usize {
+fn partition(order: &mut [usize], keys: &mut [f32], threshold: f32, draws: &mut Draws) -> usize {
     if keys.iter().any(|x| x.is_nan()) {
         let known = keys.iter().filter(|x| !x.is_nan()).count();
         let left = keys.iter().filter(|&&x| x < threshold).count();
