@@ -1,0 +1,112 @@
+//! The command line.
+
+mod check;
+mod logs;
+mod run;
+mod score;
+mod veil;
+
+use crate::settings::{self, Settings};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// Exit code for settings that are wrong: EX_USAGE of sysexits.h, so that systemd can be told not to restart.
+const BAD_SETTINGS: u8 = 64;
+
+/// Captures, covers faces, scores sensors, and delivers over MQTT without losing anything.
+#[derive(Debug, Parser)]
+#[command(name = "edgeveil-agent", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs as a daemon until SIGTERM or SIGINT
+    Run(SettingsFile),
+    /// Reads the settings and everything they name, says what is wrong, and starts nothing
+    Check(SettingsFile),
+    /// Writes veiled copies of pictures
+    Veil(veil::Arguments),
+    /// Scores CSV rows from standard input, a line for each row at once
+    Score(score::Arguments),
+    /// Writes a shell's completion script to standard output
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the settings are.
+#[derive(Debug, clap::Args)]
+struct SettingsFile {
+    /// The settings' file
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "/etc/edgeveil/agent.toml",
+        env = "EDGEVEIL_CONFIG"
+    )]
+    config: PathBuf,
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn run(self) -> ExitCode {
+        let done = match self.command {
+            Command::Run(SettingsFile { config }) => read_settings(&config).and_then(run::run),
+            Command::Check(SettingsFile { config }) => read_settings(&config).and_then(|s| check::check(&s)),
+            Command::Veil(arguments) => veil::veil(&arguments),
+            Command::Score(arguments) => score::score(&arguments),
+            Command::Completions { shell } => {
+                clap_complete::generate(
+                    shell,
+                    &mut Self::command(),
+                    "edgeveil-agent",
+                    &mut std::io::stdout(),
+                );
+                Ok(())
+            }
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("{failure:#}");
+                ExitCode::from(failure.code)
+            }
+        }
+    }
+}
+
+/// Why a command ends, and with which code.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "edgeveil-agent: {:#}", self.error)
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { code: 1, error: error.into() }
+    }
+}
+
+fn read_settings(file: &Path) -> Result<Settings, Failure> {
+    let bad = |error: anyhow::Error| Failure { code: BAD_SETTINGS, error };
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        bad(anyhow::anyhow!("cannot read settings {}: {error}; name them with --config", file.display()))
+    })?;
+    settings::parse(file, &text)
+        .map_err(|problems| bad(anyhow::anyhow!("the settings are wrong:\n{problems}")))
+}

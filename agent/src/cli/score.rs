@@ -1,0 +1,134 @@
+//! `edgeveil-agent score`
+
+use super::Failure;
+use crate::sense::forest;
+use anyhow::{Context, bail};
+use std::io::{BufRead, Read, Write};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// How the detector is tuned
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    profile: Profile,
+    /// Writes `score,alert` with alert 0 or 1, row by row without hysteresis
+    #[arg(long)]
+    alerts: bool,
+    /// Seed of the forest
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Profile {
+    /// Sensors at 0.1 to 100 rows a second
+    Default,
+}
+
+/// A longer line is no row of numbers.
+const MAX_LINE: u64 = 64 << 10;
+/// More values than a reading may carry.
+const MAX_VALUES: usize = edgeveil_wire::MAX_VALUES;
+
+/// Scores as the agent does, a row at a time.
+pub fn score(arguments: &Arguments) -> Result<(), Failure> {
+    let Profile::Default = arguments.profile;
+    Ok(rows(std::io::stdin().lock(), std::io::stdout().lock(), arguments)?)
+}
+
+fn rows(mut input: impl BufRead, mut out: impl Write, arguments: &Arguments) -> anyhow::Result<()> {
+    let mut detector = None;
+    let (mut line, mut row, mut number) = (String::new(), Vec::new(), 0);
+    loop {
+        line.clear();
+        number += 1;
+        let read =
+            (&mut input).take(MAX_LINE).read_line(&mut line).with_context(|| format!("line {number}"))?;
+        if read == 0 {
+            return Ok(out.flush()?);
+        }
+        if read as u64 == MAX_LINE {
+            bail!("line {number} has more than {MAX_LINE} bytes; it wants numbers between commas");
+        }
+        parse(&line, &mut row).map_err(|what| anyhow::anyhow!("line {number}: {what}"))?;
+        let wanted = match &detector {
+            None => row.len(),
+            Some((_, wanted)) => *wanted,
+        };
+        if row.len() != wanted {
+            bail!("line {number} has {} values where the first had {wanted}", row.len());
+        }
+        if detector.is_none() {
+            detector = forest(wanted, arguments.seed).map(|forest| (forest, wanted));
+        }
+        let Some((forest, _)) = &mut detector else { bail!("no detector for {wanted} values") };
+        let score = forest.score(&row).with_context(|| format!("line {number}"))?;
+        if arguments.alerts {
+            writeln!(out, "{:.6},{}", score.value, u8::from(score.is_anomaly))?;
+        } else {
+            writeln!(out, "{:.6}", score.value)?;
+        }
+        // Whoever feeds rows one by one sees each score at once.
+        out.flush()?;
+    }
+}
+
+fn parse(line: &str, row: &mut Vec<f64>) -> Result<(), String> {
+    row.clear();
+    let line = line.trim();
+    if line.is_empty() {
+        return Err("is empty; it wants numbers between commas".to_owned());
+    }
+    for field in line.split(',') {
+        let field = field.trim();
+        match field.parse::<f64>() {
+            Ok(value) if value.is_finite() => row.push(value),
+            _ => {
+                let field: String = field.chars().take(40).collect();
+                return Err(format!("`{field}` is no finite number"));
+            }
+        }
+        if row.len() > MAX_VALUES {
+            return Err(format!("has more than {MAX_VALUES} values"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scored(input: &str, alerts: bool) -> anyhow::Result<String> {
+        let mut out = Vec::new();
+        let arguments = Arguments { profile: Profile::Default, alerts, seed: 0 };
+        rows(input.as_bytes(), &mut out, &arguments)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn a_line_for_each_row() {
+        let input: String = (0..600).map(|i| format!("{}, {}\n", i % 7, (i * i) % 11)).collect();
+        let output = scored(&input, true).unwrap();
+        assert_eq!(output.lines().count(), 600);
+        for line in output.lines() {
+            let (score, alert) = line.split_once(',').unwrap();
+            assert!((0.0..=1.0).contains(&score.parse::<f64>().unwrap()));
+            assert!(["0", "1"].contains(&alert));
+        }
+        assert_eq!(scored(&input, true).unwrap(), output, "the same seed gives the same scores");
+    }
+
+    #[test]
+    fn a_bad_row_is_named_by_its_line() {
+        for (input, what) in [
+            ("1,2\n3\n", "line 2 has 1 values where the first had 2"),
+            ("1\nx\n", "line 2: `x` is no finite number"),
+            ("NaN\n", "line 1: `NaN`"),
+            ("1\ninf\n", "line 2: `inf`"),
+            ("1\n\n2\n", "line 2: is empty"),
+        ] {
+            let error = scored(input, false).unwrap_err().to_string();
+            assert!(error.contains(what), "{input:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Measures the agent and its board at an interval, for `health`; and records drops as events.
+
+use crate::{clock::Clock, record::Records, sense::celsius, state::State};
+use edgeveil_spool::{Degraded, Reason, Spool, Stats};
+use edgeveil_wire::{Board, BootId, EventKind, Health, Lane, LaneHealth};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    task::block_in_place,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+/// What the task needs.
+pub struct Monitor {
+    /// This start of the agent.
+    pub boot: BootId,
+    /// How often it measures.
+    pub every: Duration,
+    /// What the lanes hold.
+    pub spool: Spool,
+    /// What the parts have counted.
+    pub state: Arc<State>,
+    /// Where drops are recorded.
+    pub records: Records,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// The newest payload.
+    pub newest: watch::Sender<Vec<u8>>,
+}
+
+impl Monitor {
+    /// Measures until it is told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = interval(self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut dropped = BTreeMap::new();
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let health = block_in_place(|| self.measure());
+            self.tell_drops(&health, &mut dropped).await;
+            self.newest.send_replace(health.to_json());
+        }
+    }
+
+    fn measure(&self) -> Health {
+        let counted = self.state.counted();
+        let stats = self.spool.stats();
+        let now = self.clock.now();
+        match &stats.degraded {
+            Some(degraded) => _ = self.state.problem("spool disk", &words(degraded)),
+            None => self.state.solved("spool disk"),
+        }
+        Health {
+            boot: self.boot,
+            timestamp: now.timestamp,
+            clock: now.clock,
+            uptime_ms: u64::try_from(now.uptime.as_millis()).unwrap_or(u64::MAX),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            spool: lanes(&stats, &counted.dropped),
+            link: counted.link,
+            cameras: counted.cameras,
+            sensors: counted.sensors,
+            board: board(stats.free_bytes),
+        }
+    }
+
+    /// One event for all that was dropped since the last measurement, by lane.
+    async fn tell_drops(&self, health: &Health, known: &mut BTreeMap<(String, String), u64>) {
+        for (lane, lane_health) in &health.spool {
+            let mut news = Vec::new();
+            for (reason, count) in &lane_health.dropped {
+                let before = known.insert((lane.clone(), reason.clone()), *count).unwrap_or(0);
+                if *count > before {
+                    news.push(format!("{} {reason}", count - before));
+                }
+            }
+            if !news.is_empty() {
+                let detail = format!("records dropped: {}", news.join(", "));
+                self.records.event_async(EventKind::Dropped, Some(lane.clone()), detail).await;
+            }
+        }
+    }
+}
+
+/// The spool by lane. Its maps have an entry for each lane and reason, of which there are few.
+fn lanes(stats: &Stats, not_taken: &[u64; 4]) -> BTreeMap<String, LaneHealth> {
+    let lane = |(lane, stats): (Lane, &edgeveil_spool::LaneStats)| {
+        let counts = Reason::ALL.map(|reason| (reason.as_str(), stats.dropped_for(reason)));
+        let not_taken = ("not_taken", not_taken[lane as usize]);
+        let dropped = counts.into_iter().chain([not_taken]).filter(|(_, count)| *count > 0);
+        let health = LaneHealth {
+            records: stats.records,
+            bytes: stats.bytes,
+            accepted: stats.pushed,
+            delivered: stats.done,
+            dropped: dropped.map(|(reason, count)| (reason.to_owned(), count)).collect(),
+        };
+        (lane.as_str().to_owned(), health)
+    };
+    Lane::ALL.into_iter().zip(&stats.lanes).map(lane).collect()
+}
+
+fn words(degraded: &Degraded) -> String {
+    match degraded {
+        Degraded::DiskLow => {
+            "little free space: old images give way; free some, or lower spool.min_free".to_owned()
+        }
+        Degraded::DiskFull(why) => format!("the disk is full ({why}): free some space"),
+        Degraded::Fault(why) => why.clone(),
+    }
+}
+
+fn board(disk_free_bytes: Option<u64>) -> Board {
+    Board {
+        temperature_c: hottest(Path::new("/sys/class/thermal")),
+        load_1m: fs::read_to_string("/proc/loadavg")
+            .ok()
+            .and_then(|text| text.split(' ').next()?.parse().ok()),
+        memory_available_bytes: kib("/proc/meminfo", "MemAvailable:"),
+        resident_bytes: kib("/proc/self/status", "VmRSS:"),
+        disk_free_bytes,
+    }
+}
+
+fn hottest(zones: &Path) -> Option<f64> {
+    let zones = fs::read_dir(zones).ok()?.flatten();
+    zones.filter_map(|zone| celsius(&zone.path().join("temp")).ok()).max_by(f64::total_cmp)
+}
+
+/// A line such as `VmRSS:  1234 kB` of a file of the kernel, in bytes.
+fn kib(file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+}

@@ -1,0 +1,100 @@
+//! Turns what rumqttc and rustls say into one line that names the place and the remedy.
+
+use crate::settings;
+use rumqttc::v5::{ConnectionError, mqttbytes::v5::ConnectReturnCode};
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use std::{error::Error, io};
+
+/// Why there is no connection, for the person who has to mend it.
+pub fn explain(error: &ConnectionError, link: &settings::Link) -> String {
+    let broker = format!("broker {}:{}", link.host, link.port);
+    if let ConnectionError::ConnectionRefused(code) = error {
+        return format!("{broker} refuses the connection: {}", refused(*code));
+    }
+    let ca = link.ca.display();
+    match find::<TlsError>(error) {
+        Some(TlsError::InvalidCertificate(reason)) => {
+            return match reason {
+                CertificateError::UnknownIssuer => {
+                    format!(
+                        "{broker}: its certificate is not signed by link.ca {ca}; put the CA that signed it there"
+                    )
+                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    format!(
+                        "{broker}: its certificate has expired; renew it there, or check this device's clock"
+                    )
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    format!("{broker}: its certificate is not valid yet; check this device's clock")
+                }
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    let host = &link.host;
+                    format!(
+                        "{broker}: its certificate is not made out to {host}; set link.host to a name in it"
+                    )
+                }
+                other => format!("{broker}: its certificate is not accepted: {other:?}"),
+            };
+        }
+        Some(TlsError::AlertReceived(alert)) => {
+            let cert = link.cert.display();
+            return match alert {
+                AlertDescription::UnknownCA
+                | AlertDescription::BadCertificate
+                | AlertDescription::DecryptError => {
+                    format!(
+                        "{broker} does not accept certificate {cert}: it was signed by a CA that the broker does not know"
+                    )
+                }
+                AlertDescription::CertificateExpired => {
+                    format!("{broker} does not accept certificate {cert}: it has expired; issue a new one")
+                }
+                AlertDescription::CertificateRevoked => {
+                    format!("{broker} does not accept certificate {cert}: it was revoked; issue a new one")
+                }
+                other => format!("{broker} ended the TLS handshake: {other:?}"),
+            };
+        }
+        Some(other) => return format!("{broker}: TLS: {other}"),
+        None => {}
+    }
+    match find::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => format!("{broker}: nothing listens there"),
+        Some(
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::UnexpectedEof,
+        ) => {
+            format!("{broker} closed the connection")
+        }
+        _ => match error {
+            ConnectionError::Timeout(_) => format!("{broker} does not answer"),
+            other => format!("{broker}: {other}"),
+        },
+    }
+}
+
+fn refused(code: ConnectReturnCode) -> String {
+    match code {
+        ConnectReturnCode::NotAuthorized | ConnectReturnCode::BadUserNamePassword => {
+            "not authorized; check that the broker takes certificates as identity".to_owned()
+        }
+        ConnectReturnCode::ClientIdentifierNotValid => {
+            "the client id is not accepted; it is the certificate's common name".to_owned()
+        }
+        ConnectReturnCode::UnsupportedProtocolVersion => "it does not speak MQTT 5".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Looks for an error of a kind down the chain of causes. What an [`io::Error`] wraps counts as its cause.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|e| e as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    None
+}

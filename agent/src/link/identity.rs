@@ -1,0 +1,176 @@
+//! Who the device is: its certificate and key, and the authorities that it trusts.
+
+use crate::settings;
+use edgeveil_wire::{DeviceName, NameError};
+use jiff::Timestamp;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A loaded certificate with what it says.
+pub struct Identity {
+    /// Its common name.
+    pub device: DeviceName,
+    /// When it ends.
+    pub not_after: Timestamp,
+    /// For the connection.
+    pub tls: Arc<ClientConfig>,
+}
+
+/// Why there is no identity. Each message names the file and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file is missing, unreadable or no PEM.
+    #[error("{what} {}: {why}; issue one with `edgeveil-bridge certs device NAME` and set link.{key} to it", path.display())]
+    File {
+        /// What it should be.
+        what: &'static str,
+        /// The settings' key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The certificate cannot be read.
+    #[error("certificate {}: {why}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Its common name is no device name.
+    #[error("certificate {}: common name {source}", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: NameError,
+    },
+    /// It is over.
+    #[error("certificate {} expired on {not_after}; issue a new one with `edgeveil-bridge certs device {device} --force` (or set the device's clock, which shows {now})", path.display())]
+    Expired {
+        /// The file.
+        path: PathBuf,
+        /// Whose.
+        device: DeviceName,
+        /// When.
+        not_after: Timestamp,
+        /// The device's clock.
+        now: Timestamp,
+    },
+    /// Key and certificate do not belong together, or TLS does not like them.
+    #[error("key {} does not fit certificate {}: {why}", key.display(), cert.display())]
+    Key {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        cert: PathBuf,
+        /// What TLS said.
+        why: String,
+    },
+    /// The settings and the certificate name different devices.
+    #[error("certificate {} is made out to {found}, but device.name is {wanted}; the broker would refuse its topics", path.display())]
+    OtherName {
+        /// The file.
+        path: PathBuf,
+        /// Its common name.
+        found: DeviceName,
+        /// The settings' name.
+        wanted: DeviceName,
+    },
+}
+
+impl Identity {
+    /// Reads the three files anew, so that renewed ones are taken up with the next connection.
+    pub fn load(link: &settings::Link) -> Result<Self, IdentityError> {
+        let file = |what, key, path: &Path, why: String| IdentityError::File {
+            what,
+            key,
+            path: path.to_owned(),
+            why,
+        };
+        let mut roots = RootCertStore::empty();
+        for root in certificates(&link.ca).map_err(|why| file("CA file", "ca", &link.ca, why))? {
+            roots.add(root).map_err(|e| file("CA file", "ca", &link.ca, e.to_string()))?;
+        }
+        let chain = certificates(&link.cert).map_err(|why| file("certificate", "cert", &link.cert, why))?;
+        let key = PrivateKeyDer::from_pem_file(&link.key)
+            .map_err(|e| file("private key", "key", &link.key, pem_error(&e)))?;
+        let (device, not_after) = read(&chain[0], &link.cert)?;
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .expect("ring has the default versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|e| IdentityError::Key {
+                key: link.key.clone(),
+                cert: link.cert.clone(),
+                why: e.to_string(),
+            })?;
+        tls.resumption = rustls::client::Resumption::disabled();
+        Ok(Self { device, not_after, tls: Arc::new(tls) })
+    }
+
+    /// Holds the certificate against the settings' name.
+    pub fn check_name(&self, wanted: Option<&DeviceName>, path: &Path) -> Result<(), IdentityError> {
+        match wanted {
+            Some(wanted) if *wanted != self.device => Err(IdentityError::OtherName {
+                path: path.to_owned(),
+                found: self.device.clone(),
+                wanted: wanted.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds the certificate's end against the clock.
+    pub fn check_time(&self, now: Timestamp, path: &Path) -> Result<(), IdentityError> {
+        if now <= self.not_after {
+            return Ok(());
+        }
+        Err(IdentityError::Expired {
+            path: path.to_owned(),
+            device: self.device.clone(),
+            not_after: self.not_after,
+            now,
+        })
+    }
+}
+
+/// At least one certificate.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| pem_error(&error))?;
+    if chain.is_empty() { Err("holds no PEM certificate".to_owned()) } else { Ok(chain) }
+}
+
+fn pem_error(error: &rustls::pki_types::pem::Error) -> String {
+    match error {
+        rustls::pki_types::pem::Error::Io(error) => format!("cannot be read ({error})"),
+        rustls::pki_types::pem::Error::NoItemsFound => "holds nothing of that kind in PEM".to_owned(),
+        error => format!("is no valid PEM ({error})"),
+    }
+}
+
+fn read(der: &CertificateDer<'_>, path: &Path) -> Result<(DeviceName, Timestamp), IdentityError> {
+    let error = |why: String| IdentityError::Certificate { path: path.to_owned(), why };
+    let (_, cert) =
+        x509_parser::parse_x509_certificate(der).map_err(|e| error(format!("cannot be parsed ({e})")))?;
+    let mut names = cert.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+    let (Some(name), None) = (names.next(), names.next()) else {
+        return Err(error("wants exactly one common name: the device's name".to_owned()));
+    };
+    let device = name.parse().map_err(|source| IdentityError::Name { path: path.to_owned(), source })?;
+    let not_after = Timestamp::from_second(cert.validity().not_after.timestamp())
+        .map_err(|e| error(format!("ends at no possible time ({e})")))?;
+    Ok((device, not_after))
+}

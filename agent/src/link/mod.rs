@@ -1,0 +1,83 @@
+//! The connection to the broker: takes records out of the spool, publishes them, and lets the spool forget them once
+//! their receiver has them.
+//!
+//! rumqttc keeps a queue and a set of in-flight packets of its own, and forgets them when a broker comes back without
+//! the session. So nothing is left to it: each connection has a client and an event loop of its own, a [`Window`]
+//! knows which record is behind which packet id, and whatever was not acknowledged when a connection ends goes back
+//! to the spool. A record that arrives twice is recognised by its id.
+
+mod explain;
+mod identity;
+mod session;
+mod window;
+
+pub use identity::{Identity, IdentityError};
+pub use window::Window;
+
+use crate::{clock::Clock, settings, state::State};
+use edgeveil_spool::Spool;
+use edgeveil_wire::{BootId, DeviceName};
+use session::End;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+/// What the link needs.
+pub struct Link {
+    /// What it was told.
+    pub settings: settings::Link,
+    /// The device's name: it is the common name of the certificate.
+    pub device: DeviceName,
+    /// This start of the agent.
+    pub boot: BootId,
+    /// Where the records are.
+    pub spool: Spool,
+    /// Told when there are new ones.
+    pub committed: Arc<Notify>,
+    /// The newest `health` payload.
+    pub health: watch::Receiver<Vec<u8>>,
+    /// Counts, and shows what is wrong.
+    pub state: Arc<State>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// A connection that lasted so long was a good one: the next attempt comes soon.
+const GOOD: Duration = Duration::from_secs(30);
+
+impl Link {
+    /// Keeps connected until it is told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut retry = FIRST_RETRY;
+        while !stop.is_cancelled() {
+            let began = Instant::now();
+            let end = session::run(&self, &stop).await;
+            self.spool.release_all();
+            let why = match end {
+                End::Stopped => return,
+                End::Lost(why) => why,
+            };
+            if self.state.problem("link", &why) {
+                tracing::warn!(error = %why, "not connected; records wait on disk");
+            }
+            if began.elapsed() > GOOD {
+                retry = FIRST_RETRY;
+            }
+            // Half of the time is random, so that a thousand devices do not come back at once.
+            let wait = retry.mul_f64(0.5 + 0.5 * random_share());
+            retry = (retry * 2).min(LAST_RETRY);
+            stop.run_until_cancelled(sleep(wait)).await;
+        }
+    }
+}
+
+/// A random number in [0, 1).
+fn random_share() -> f64 {
+    // Without randomness there is no jitter, and all else goes on.
+    getrandom::u32().map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
+}

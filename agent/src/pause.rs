@@ -1,0 +1,32 @@
+//! Waiting that ends when the agent is told to stop, for threads that are none of the runtime's.
+
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// Ends the waits of plain threads.
+#[derive(Debug, Clone)]
+pub struct Pause {
+    stop: CancellationToken,
+    runtime: Handle,
+}
+
+impl Pause {
+    /// Ends when the token does.
+    pub fn until(stop: CancellationToken, runtime: Handle) -> Self {
+        Self { stop, runtime }
+    }
+
+    /// Whether it is time to stop.
+    pub fn is_over(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Waits so long, or until it is time to stop; tells whether it is.
+    pub fn wait(&self, time: Duration) -> bool {
+        if !time.is_zero() && !self.is_over() {
+            let _ = self.runtime.block_on(async { tokio::time::timeout(time, self.stop.cancelled()).await });
+        }
+        self.is_over()
+    }
+}

@@ -1,0 +1,10 @@
+//! Where a record becomes durable: everything that is to be delivered goes through [`Records`] to one thread, which
+//! numbers it, pushes it into the spool and commits.
+//!
+//! The only image that fits through is a [`VeiledJpeg`](edgeveil_veil::VeiledJpeg), which only the veil can make.
+
+mod lanes;
+mod writer;
+
+pub use lanes::{lane_index, open};
+pub use writer::{AlertBody, ImageNumbers, Observation, Records, Writer};

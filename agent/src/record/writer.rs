@@ -1,0 +1,235 @@
+//! The one thread that writes to the spool.
+
+use super::lane_index;
+use crate::{
+    clock::{Clock, Moment},
+    state::State,
+};
+use edgeveil_spool::{NewRecord, Spool};
+use edgeveil_veil::VeiledJpeg;
+use edgeveil_wire::{
+    Alert, BootId, Event, EventKind, Lane, Name, Reading, RecordId, Severity, Stamp, Topic, Values,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, mpsc},
+    time::{Instant, timeout_at},
+};
+
+/// One row of a sensor group, and what the detector said of it.
+#[derive(Debug)]
+pub struct Observation {
+    /// The group.
+    pub group: Name,
+    /// When it was read.
+    pub moment: Moment,
+    /// The values.
+    pub values: Values,
+    /// Anomaly score in [0, 1], once the detector is warm.
+    pub score: Option<f64>,
+    /// There when the row stood out.
+    pub alert: Option<AlertBody>,
+}
+
+/// What an alert says beyond its reading.
+#[derive(Debug)]
+pub struct AlertBody {
+    /// What the score was held against.
+    pub threshold: f64,
+    /// Each value's share in the score.
+    pub contributions: Values,
+}
+
+enum Item {
+    Observation(Observation),
+    Image { camera: Name, stamp: Stamp, jpeg: VeiledJpeg },
+    Event { moment: Moment, kind: EventKind, subject: Option<String>, detail: String },
+}
+
+/// Hands records to the writer. The queue holds 64 of them; when it is full, whoever brings one waits.
+#[derive(Clone)]
+pub struct Records {
+    items: mpsc::Sender<Item>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Numbers the images of this boot. There is one, and the thread that veils has it: so the numbers are given in the
+/// order in which images reach the spool.
+pub struct ImageNumbers {
+    boot: BootId,
+    next: u64,
+}
+
+impl ImageNumbers {
+    /// The stamp of the next image.
+    pub fn stamp(&self, moment: Moment) -> Stamp {
+        stamp(self.boot, Lane::Image, self.next, moment)
+    }
+
+    /// That image was handed on.
+    pub fn advance(&mut self) {
+        self.next += 1;
+    }
+}
+
+fn stamp(boot: BootId, lane: Lane, seq: u64, moment: Moment) -> Stamp {
+    let uptime_ms = u64::try_from(moment.uptime.as_millis()).unwrap_or(u64::MAX);
+    Stamp::new(boot, lane, seq, moment.timestamp, moment.clock, uptime_ms)
+}
+
+impl Records {
+    /// A row of a sensor group.
+    pub async fn observation(&self, observation: Observation) {
+        self.send(Item::Observation(observation)).await;
+    }
+
+    /// A veiled image. Blocks: for threads that are none of the runtime's.
+    pub fn image(&self, camera: Name, stamp: Stamp, jpeg: VeiledJpeg) {
+        self.send_blocking(Item::Image { camera, stamp, jpeg });
+    }
+
+    /// Something happened to the agent. Blocks: for threads that are none of the runtime's.
+    pub fn event(&self, kind: EventKind, subject: Option<String>, detail: String) {
+        self.send_blocking(Item::Event { moment: self.clock.now(), kind, subject, detail });
+    }
+
+    /// Something happened to the agent.
+    pub async fn event_async(&self, kind: EventKind, subject: Option<String>, detail: String) {
+        self.send(Item::Event { moment: self.clock.now(), kind, subject, detail }).await;
+    }
+
+    async fn send(&self, item: Item) {
+        if self.items.send(item).await.is_err() {
+            tracing::debug!("a record came after the writer had ended");
+        }
+    }
+
+    fn send_blocking(&self, item: Item) {
+        if self.items.blocking_send(item).is_err() {
+            tracing::debug!("a record came after the writer had ended");
+        }
+    }
+}
+
+/// Writes to the spool until every [`Records`] is gone.
+pub struct Writer {
+    items: mpsc::Receiver<Item>,
+    spool: Spool,
+    boot: BootId,
+    /// Next number of each lane but the images'.
+    next: [u64; 3],
+    commit_interval: Duration,
+    committed: Arc<Notify>,
+    state: Arc<State>,
+}
+
+impl Writer {
+    /// A writer, the way to it, and the numbers for its images. `committed` is told when there is something to send.
+    pub fn new(
+        spool: Spool,
+        boot: BootId,
+        commit_interval: Duration,
+        clock: Arc<dyn Clock>,
+        committed: Arc<Notify>,
+        state: Arc<State>,
+    ) -> (Self, Records, ImageNumbers) {
+        let (sender, items) = mpsc::channel(64);
+        let writer = Self { items, spool, boot, next: [0; 3], commit_interval, committed, state };
+        (writer, Records { items: sender, clock }, ImageNumbers { boot, next: 0 })
+    }
+
+    /// Runs on a thread of its own.
+    pub fn run(mut self, runtime: &Handle) {
+        let mut due: Option<Instant> = None;
+        loop {
+            let next = runtime.block_on(async {
+                match due {
+                    Some(due) => timeout_at(due, self.items.recv()).await.ok(),
+                    None => Some(self.items.recv().await),
+                }
+            });
+            match next {
+                Some(Some(item)) => {
+                    self.write(item);
+                    due.get_or_insert_with(|| Instant::now() + self.commit_interval);
+                }
+                Some(None) => break,
+                None => {}
+            }
+            if due.is_some_and(|due| due <= Instant::now()) {
+                self.commit();
+                due = None;
+            }
+        }
+        self.commit();
+    }
+
+    fn commit(&mut self) {
+        match self.spool.commit() {
+            Ok(()) => {
+                self.state.solved("spool");
+                self.committed.notify_one();
+            }
+            Err(error) => self.failed("commit", &error),
+        }
+    }
+
+    fn failed(&self, action: &str, error: &edgeveil_spool::SpoolError) {
+        if self.state.problem("spool", &error.to_string()) {
+            tracing::error!(%error, action, "the spool does not work; it is tried again");
+        }
+    }
+
+    fn write(&mut self, item: Item) {
+        match item {
+            Item::Observation(observation) => self.observation(observation),
+            Item::Image { camera, stamp, jpeg } => {
+                self.push(Lane::Image, stamp.id, &Topic::Image(camera), jpeg.as_bytes());
+            }
+            Item::Event { moment, kind, subject, detail } => {
+                let stamp = self.number(Lane::Status, moment);
+                let event = Event { stamp, event: kind, subject, detail };
+                self.push(Lane::Status, event.stamp.id, &Topic::Event, &event.to_json());
+            }
+        }
+    }
+
+    fn observation(&mut self, observation: Observation) {
+        let Observation { group, moment, values, score, alert } = observation;
+        let reading = Reading { stamp: self.number(Lane::Reading, moment), score, values };
+        self.push(Lane::Reading, reading.stamp.id, &Topic::Reading(group.clone()), &reading.to_json());
+        let Some(AlertBody { threshold, contributions }) = alert else { return };
+        let score = score.unwrap_or(1.0);
+        let alert = Alert {
+            stamp: self.number(Lane::Alert, moment),
+            reading: reading.stamp.id,
+            anomaly: true,
+            score,
+            threshold,
+            contributions,
+            severity: Severity::of(score, threshold),
+            values: reading.values,
+        };
+        self.push(Lane::Alert, alert.stamp.id, &Topic::Alert(group), &alert.to_json());
+        self.committed.notify_one();
+    }
+
+    fn number(&mut self, lane: Lane, moment: Moment) -> Stamp {
+        let next = &mut self.next[lane as usize];
+        let stamp = stamp(self.boot, lane, *next, moment);
+        *next += 1;
+        stamp
+    }
+
+    /// A record that the disk does not take is lost: its number is used up, so the gap shows, and it is counted.
+    fn push(&mut self, lane: Lane, id: RecordId, topic: &Topic, payload: &[u8]) {
+        let (id, header) = (edgeveil_spool::RecordId(id.to_bytes()), topic.to_string());
+        let record = NewRecord { id, header: header.as_bytes(), payload };
+        // What the spool drops to make room it counts and logs itself; `health` and an event tell of it.
+        if let Err(error) = self.spool.push(lane_index(lane), record) {
+            self.state.dropped(lane);
+            self.failed("push", &error);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Puts the parts together, and takes them apart in the order of the data: sources, spool, link.
+
+use crate::{
+    capture,
+    clock::{Clock, SystemClock},
+    health::Monitor,
+    link::{Identity, Link},
+    pause::Pause,
+    record::{self, Writer},
+    sense,
+    settings::Settings,
+    state::State,
+    vision::{self, CameraView, Slots, Vision},
+};
+use anyhow::{Context, Result};
+use edgeveil_spool::OpenReport;
+use edgeveil_wire::{BootId, EventKind};
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// What is not done by then is left: the spool has it.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs until `stop`. `ready` is called once, when every part has been started.
+pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce()) -> Result<()> {
+    let identity = Identity::load(&settings.link)?;
+    identity.check_name(settings.device.name.as_ref(), &settings.link.cert)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    if let Err(error) = identity.check_time(clock.now().timestamp, &settings.link.cert) {
+        // Recording goes on: the records wait on disk for a new certificate.
+        tracing::error!(%error, "cannot connect; records wait on disk");
+    }
+    let boot = boot_id()?;
+    let (spool, report) = record::open(&settings).context("cannot open the spool")?;
+    tell(&report);
+
+    let state = Arc::new(State::default());
+    let committed = Arc::new(Notify::new());
+    let interval = settings.spool.commit_interval;
+    let (writer, records, numbers) =
+        Writer::new(spool.clone(), boot, interval, clock.clone(), committed.clone(), state.clone());
+    let runtime = Handle::current();
+    let writer = spawn("writer", move || writer.run(&runtime))?;
+    let (newest_health, health) = watch::channel(Vec::new());
+
+    let mut sources = JoinSet::new();
+    let mut threads = Vec::new();
+    let pause = Pause::until(stop.clone(), Handle::current());
+    for sensor in &settings.sensors {
+        let group = sense::Group {
+            settings: sensor.clone(),
+            records: records.clone(),
+            state: state.clone(),
+            clock: clock.clone(),
+            stop: stop.clone(),
+        };
+        sources.spawn(sense::watch(group));
+    }
+    if let Some(veil) = settings.veil.clone() {
+        let slots = Arc::new(Slots::new(settings.cameras.len()));
+        let view = |camera: &crate::settings::Camera| CameraView {
+            name: camera.name.clone(),
+            quality: camera.quality,
+        };
+        let vision = Vision {
+            veil,
+            cameras: settings.cameras.iter().map(view).collect(),
+            device: identity.device.clone(),
+            slots: slots.clone(),
+            numbers,
+            records: records.clone(),
+            state: state.clone(),
+            clock: clock.clone(),
+            pause: pause.clone(),
+        };
+        threads.push(spawn("vision", move || vision::watch(vision))?);
+        for (index, camera) in settings.cameras.iter().enumerate() {
+            let camera = capture::Camera {
+                settings: camera.clone(),
+                index,
+                slots: slots.clone(),
+                records: records.clone(),
+                state: state.clone(),
+                clock: clock.clone(),
+                pause: pause.clone(),
+            };
+            threads.push(spawn("camera", move || capture::watch(&camera))?);
+        }
+    }
+    let monitor = Monitor {
+        boot,
+        every: settings.health_interval,
+        spool: spool.clone(),
+        state: state.clone(),
+        records: records.clone(),
+        clock: clock.clone(),
+        newest: newest_health,
+    };
+    sources.spawn(monitor.run(stop.clone()));
+    let link = Link {
+        settings: settings.link.clone(),
+        device: identity.device.clone(),
+        boot,
+        spool: spool.clone(),
+        committed,
+        health,
+        state,
+        clock,
+    };
+    let hang_up = CancellationToken::new();
+    let link = tokio::spawn(link.run(hang_up.clone()));
+    records
+        .event_async(
+            EventKind::Started,
+            None,
+            concat!("edgeveil-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
+        )
+        .await;
+    if let Some(repair) = &report.repair {
+        records.event_async(EventKind::SpoolDamaged, None, format!("{repair:?}")).await;
+    }
+    tracing::info!(device = %identity.device, %boot, cameras = settings.cameras.len(), sensors = settings.sensors.len(), "started");
+    ready();
+
+    stop.cancelled().await;
+    tracing::info!("stopping");
+    records.event_async(EventKind::Stopped, None, "asked to stop".to_owned()).await;
+    drop(records);
+    if timeout(DEADLINE, async { while sources.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("sensors did not stop in time");
+    }
+    join("cameras", threads).await;
+    join("writer", vec![writer]).await;
+    spool.commit().context("the last commit of the spool")?;
+    hang_up.cancel();
+    if timeout(DEADLINE, link).await.is_err() {
+        tracing::warn!("the link did not stop in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn boot_id() -> Result<BootId> {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).context("the system gives no random numbers")?;
+    Ok(BootId::from_random(random))
+}
+
+fn tell(report: &OpenReport) {
+    let waiting: u64 = report.records.iter().sum();
+    tracing::info!(waiting, "spool open");
+    if let Some(repair) = &report.repair {
+        tracing::error!(?repair, "the spool was damaged; what could be read was kept");
+    }
+    if report.waiting_for_room {
+        tracing::error!("the disk is full: the spool opens when there is room");
+    }
+    for (lane, records) in &report.unknown_lanes {
+        tracing::warn!(lane, records, "the spool has records of a lane that is not used any more");
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .with_context(|| format!("cannot start thread {name}"))
+}
+
+/// Waits for threads. One that hangs in a driver is left behind: the process ends anyway.
+async fn join(name: &str, threads: Vec<JoinHandle<()>>) {
+    let end = Instant::now() + DEADLINE;
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < end {
+            sleep(Duration::from_millis(5)).await;
+        }
+        if !thread.is_finished() {
+            tracing::warn!(part = name, "did not stop in time");
+        } else if thread.join().is_err() {
+            tracing::error!(part = name, "had panicked");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the agent is told to do: a TOML file, read whole before anything is opened.
+//!
+//! [`Settings`] is valid by construction: [`parse`] gives either all of it or every problem with its line and key.
+//! `docs/settings.md` lists the keys.
+
+mod document;
+mod parse;
+mod units;
+
+pub use document::{Problem, Problems};
+pub use parse::parse;
+pub use units::{ByteSize, Size};
+
+use edgeveil_wire::{DeviceName, Name, Topics, ValueName};
+use std::{path::PathBuf, time::Duration};
+
+/// Everything the agent is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The device itself.
+    pub device: Device,
+    /// The connection to the broker.
+    pub link: Link,
+    /// The buffer on disk.
+    pub spool: Spool,
+    /// Cameras; none is allowed.
+    pub cameras: Vec<Camera>,
+    /// Sensor groups; none is allowed.
+    pub sensors: Vec<Sensor>,
+    /// How faces are covered; must be there when there are cameras.
+    pub veil: Option<Veil>,
+    /// How often `health` is published.
+    pub health_interval: Duration,
+}
+
+/// The device itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// None means: the common name of the certificate.
+    pub name: Option<DeviceName>,
+    /// Where the spool and the detectors' state live.
+    pub data_dir: PathBuf,
+}
+
+/// Who must have a record before the device forgets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledgement {
+    /// The bridge says on `ack` that it is durable.
+    Bridge,
+    /// The broker's PUBACK is enough.
+    Broker,
+}
+
+/// The connection to the broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link {
+    /// Name or address of the broker; its certificate must be made out to it.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Certificates that the broker's must be signed by, PEM.
+    pub ca: PathBuf,
+    /// The device's certificate (chain), PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Topic prefix.
+    pub topics: Topics,
+    /// When a record is done.
+    pub acknowledgement: Acknowledgement,
+    /// MQTT keep-alive.
+    pub keep_alive: Duration,
+    /// A record that nobody acknowledged for so long is sent again.
+    pub ack_timeout: Duration,
+    /// Records sent and not yet acknowledged, at most.
+    pub window: usize,
+}
+
+/// The buffer on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spool {
+    /// All lanes together, at most.
+    pub max_bytes: u64,
+    /// Free space that is left to others.
+    pub min_free_bytes: u64,
+    /// Records wait at most so long for their fsync; alerts do not wait.
+    pub commit_interval: Duration,
+}
+
+/// One camera.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Camera {
+    /// Last level of its topic.
+    pub name: Name,
+    /// Where its frames come from.
+    pub source: CameraSource,
+    /// Frames a second, at most.
+    pub fps: f64,
+    /// JPEG quality, 1 to 100.
+    pub quality: u8,
+}
+
+/// Where frames come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CameraSource {
+    /// A JPEG or PNG file, or a folder of them in the order of their names, over and over.
+    Replay(PathBuf),
+    /// A V4L2 device such as `/dev/video0`.
+    V4l2 {
+        /// The device file.
+        device: PathBuf,
+        /// What is asked of it.
+        size: Size,
+    },
+}
+
+/// One group of values that are read together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sensor {
+    /// Last level of its topics.
+    pub group: Name,
+    /// Where the values come from.
+    pub source: SensorSource,
+    /// Rows a second.
+    pub rate: f64,
+    /// Whether rows are scored.
+    pub detector: Option<Detector>,
+}
+
+/// Where values come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SensorSource {
+    /// A CSV file whose first line names the values, over and over.
+    Csv(PathBuf),
+    /// `sensor1` ~ N(20, 0.5) and `sensor2` ~ N(0.5, 0.05) with outliers.
+    Simulate {
+        /// The same seed gives the same stream.
+        seed: u64,
+        /// Share of outliers in `sensor2`.
+        outliers: f64,
+    },
+    /// A Linux thermal zone, degrees Celsius.
+    Thermal {
+        /// Its folder, such as `/sys/class/thermal/thermal_zone0`.
+        zone: PathBuf,
+        /// Name of the value.
+        value: ValueName,
+    },
+}
+
+/// How rows are scored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detector {
+    /// Seed of the forest.
+    pub seed: u64,
+}
+
+/// What happens to a frame that cannot be veiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Nothing of it is kept.
+    Drop,
+    /// It is covered wholly.
+    CoverAll,
+}
+
+/// How faces are covered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Veil {
+    /// What the veil crate is told.
+    pub settings: edgeveil_veil::Settings,
+    /// What happens to a frame that cannot be veiled.
+    pub on_failure: OnFailure,
+}

@@ -1,0 +1,243 @@
+//! From the file to [`Settings`]. Every key, its default and its bounds stand here.
+
+use super::{
+    Acknowledgement, ByteSize, Camera, CameraSource, Detector, Device, Link, OnFailure, Problems, Sensor,
+    SensorSource, Settings, Size, Spool, Veil,
+    document::{self, Section},
+    units::Text,
+};
+use edgeveil_veil::{Cover, ModelKind};
+use edgeveil_wire::{Name, Topics};
+use std::{collections::BTreeSet, path::Path, path::PathBuf, time::Duration};
+
+/// Reads settings; `file` is only named in messages.
+pub fn parse(file: &Path, text: &str) -> Result<Settings, Problems> {
+    document::read(file, text, |root| {
+        let device = device(&root.section("device"));
+        let link = link(&root.section("link"));
+        let spool = spool(&root.section("spool"));
+        let cameras = all(root, "camera", camera);
+        unique(root, "camera", cameras.iter().map(|camera| &camera.name));
+        let sensors = all(root, "sensor", sensor);
+        unique(root, "sensor", sensors.iter().map(|sensor| &sensor.group));
+        let veil = veil(&root.section("veil"), !cameras.is_empty());
+        let health = root.section("health");
+        let health_interval = health.within(
+            "interval",
+            Duration::from_secs(30),
+            Duration::from_secs(1)..=Duration::from_secs(3600),
+        );
+        Some(Settings { device: device?, link: link?, spool, cameras, sensors, veil, health_interval })
+    })
+}
+
+fn device(section: &Section<'_>) -> Option<Device> {
+    let name = section.get::<Text<_>>("name").map(|Text(name)| name);
+    let data_dir = section.or("data_dir", PathBuf::from("/var/lib/edgeveil"));
+    Some(Device { name, data_dir })
+}
+
+fn link(section: &Section<'_>) -> Option<Link> {
+    let host = section.required::<String>("host");
+    let port = section.within("port", 8883, 1..=u16::MAX);
+    let (ca, cert, key) = (section.required("ca"), section.required("cert"), section.required("key"));
+    let topics = match section.get::<String>("prefix").map(|prefix| Topics::new(&prefix)) {
+        None => Topics::default(),
+        Some(Ok(topics)) => topics,
+        Some(Err(error)) => {
+            section.problem("prefix", error.to_string());
+            Topics::default()
+        }
+    };
+    let acknowledgement = choice(
+        section,
+        "acknowledgement",
+        &[("bridge", Acknowledgement::Bridge), ("broker", Acknowledgement::Broker)],
+    );
+    let seconds = Duration::from_secs;
+    let keep_alive = section.within("keep_alive", seconds(30), seconds(5)..=seconds(1200));
+    let ack_timeout = section.within("ack_timeout", seconds(30), seconds(1)..=seconds(3600));
+    let window = section.within("window", 200, 1..=5000);
+    let host = host?;
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        section.problem("host", "wants a host name or an address");
+    }
+    Some(Link {
+        host,
+        port,
+        ca: ca?,
+        cert: cert?,
+        key: key?,
+        topics,
+        acknowledgement,
+        keep_alive,
+        ack_timeout,
+        window,
+    })
+}
+
+fn spool(section: &Section<'_>) -> Spool {
+    const MIB: u64 = 1 << 20;
+    let bytes = |key, default: u64, least: u64| {
+        section.within(key, ByteSize(default), ByteSize(least)..=ByteSize(1 << 50)).0
+    };
+    Spool {
+        max_bytes: bytes("max_bytes", 2048 * MIB, 8 * MIB),
+        min_free_bytes: bytes("min_free", 256 * MIB, 0),
+        commit_interval: section.within(
+            "commit_interval",
+            Duration::from_secs(1),
+            Duration::from_millis(10)..=Duration::from_secs(600),
+        ),
+    }
+}
+
+fn camera(section: &Section<'_>) -> Option<Camera> {
+    let name = section.required::<Text<Name>>("name");
+    let source = section.section("source");
+    let size = section.get::<Size>("size").unwrap_or(Size { width: 640, height: 480 });
+    let source = match source.one_of(&["replay", "v4l2"]) {
+        Some("replay") => source.get("replay").map(CameraSource::Replay),
+        Some(_) => source.get("v4l2").map(|device| CameraSource::V4l2 { device, size }),
+        None => None,
+    };
+    let fps = section.within("fps", 1.0, 0.001..=120.0);
+    let quality = section.within("quality", 85, 1..=100);
+    Some(Camera { name: name?.0, source: source?, fps, quality })
+}
+
+fn sensor(section: &Section<'_>) -> Option<Sensor> {
+    let group = section.required::<Text<Name>>("group");
+    let rate = section.within("rate", 1.0, 1e-5..=1000.0);
+    let table = section.section("source");
+    let source = match table.one_of(&["csv", "simulate", "thermal"]) {
+        Some("csv") => table.get("csv").map(SensorSource::Csv),
+        Some("simulate") => {
+            let simulate = table.section("simulate");
+            let seed = simulate.or("seed", 0);
+            Some(SensorSource::Simulate { seed, outliers: simulate.within("outliers", 0.08, 0.0..=1.0) })
+        }
+        Some(_) => table.get::<PathBuf>("thermal").and_then(|zone| {
+            // A bare name is one of the kernel's own zones.
+            let zone = if zone.is_absolute() { zone } else { Path::new("/sys/class/thermal").join(zone) };
+            let value =
+                "temperature".parse().map_err(|error| table.problem("thermal", format!("{error}"))).ok()?;
+            Some(SensorSource::Thermal { zone, value })
+        }),
+        None => None,
+    };
+    let detect = section.or("detect", true);
+    let seed = section.or("detector_seed", 0);
+    Some(Sensor { group: group?.0, source: source?, rate, detector: detect.then_some(Detector { seed }) })
+}
+
+fn veil(section: &Section<'_>, wanted: bool) -> Option<Veil> {
+    if !wanted && !section.is_present() {
+        return None;
+    }
+    let model = section.required::<PathBuf>("model");
+    let mut settings = edgeveil_veil::Settings::default();
+    if let Some(Text(kind)) = section.get::<Text<ModelKind>>("kind") {
+        settings.kind = kind;
+    }
+    if let Some(Text(cover)) = section.get::<Text<Cover>>("cover") {
+        settings.cover = cover;
+    }
+    settings.long_side = section.within("long_side", settings.long_side, 160..=1920);
+    if !settings.long_side.is_multiple_of(32) {
+        section.problem("long_side", "wants a multiple of 32");
+    }
+    settings.threshold = section.within("threshold", f64::from(settings.threshold), 0.01..=0.99) as f32;
+    settings.margin = section.within("margin", f64::from(settings.margin), 1.0..=4.0) as f32;
+    settings.hold_frames = section.within("hold_frames", settings.hold_frames, 0..=1000);
+    let on_failure =
+        choice(section, "on_failure", &[("drop", OnFailure::Drop), ("cover-all", OnFailure::CoverAll)]);
+    settings.model = model?;
+    Some(Veil { settings, on_failure })
+}
+
+/// One of a few words; the first is the default.
+fn choice<T: Copy>(section: &Section<'_>, key: &'static str, words: &[(&str, T)]) -> T {
+    let Some(word) = section.get::<String>(key) else { return words[0].1 };
+    if let Some((_, value)) = words.iter().find(|(known, _)| *known == word) {
+        return *value;
+    }
+    let known: Vec<_> = words.iter().map(|(known, _)| format!("\"{known}\"")).collect();
+    section.problem(key, format!("is \"{word}\"; it wants {}", known.join(" or ")));
+    words[0].1
+}
+
+fn all<T>(root: &Section<'_>, key: &'static str, read: impl Fn(&Section<'_>) -> Option<T>) -> Vec<T> {
+    root.sections(key).iter().filter_map(read).collect()
+}
+
+fn unique<'a>(root: &Section<'_>, key: &str, names: impl Iterator<Item = &'a Name>) {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            root.problem(key, format!("the name \"{name}\" is taken twice"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [link]
+        host = "bridge.example"
+        ca = "/etc/edgeveil/ca.pem"
+        cert = "/etc/edgeveil/cert.pem"
+        key = "/etc/edgeveil/key.pem"
+    "#;
+
+    fn problems(text: &str) -> Vec<(usize, String)> {
+        let problems = parse(Path::new("agent.toml"), text).expect_err("these settings are wrong");
+        problems.list().iter().map(|p| (p.line, p.key.clone())).collect()
+    }
+
+    #[test]
+    fn the_least_that_is_needed_is_the_link() {
+        let settings = parse(Path::new("agent.toml"), GOOD).unwrap();
+        assert_eq!((settings.link.port, settings.link.window), (8883, 200));
+        assert_eq!(settings.spool.max_bytes, 2 << 30);
+        assert_eq!(settings.veil, None);
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once_with_its_line() {
+        let text = "[link]\nhost = \"h\"\nport = \"x\"\nca = \"a\"\ncert = \"c\"\nkeep_alive = \"10\"\n\
+                    [spool]\nmax_bytes = \"1 B\"\nmax_byte = 1\n[[camera]]\nname = \"a b\"\nsource = {}\n";
+        assert_eq!(
+            problems(text),
+            [
+                (1, "link.key".to_owned()),
+                (3, "link.port".to_owned()),
+                (6, "link.keep_alive".to_owned()),
+                (8, "spool.max_bytes".to_owned()),
+                (9, "spool.max_byte".to_owned()),
+                (10, "camera[0].source".to_owned()),
+                (11, "camera[0].name".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_camera_needs_a_veil() {
+        let text = format!("{GOOD}\n[[camera]]\nname = \"a\"\nsource = {{ replay = \"/tmp\" }}\n");
+        assert_eq!(problems(&text), [(1, "veil.model".to_owned())]);
+    }
+
+    #[test]
+    fn broken_toml_is_named_with_its_line() {
+        assert_eq!(problems("[link]\nhost = \n")[0].0, 2);
+    }
+
+    #[test]
+    fn two_cameras_cannot_share_a_name() {
+        let camera = "\n[[camera]]\nname = \"a\"\nsource = { replay = \"/tmp\" }\n";
+        let text = format!("{GOOD}{camera}{camera}[veil]\nmodel = \"m\"\n");
+        assert_eq!(problems(&text)[0].1, "camera");
+    }
+}

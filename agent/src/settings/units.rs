@@ -1,0 +1,175 @@
+//! Values with their units: "10 s", "512 MiB", "640x480".
+
+use std::{path::PathBuf, time::Duration};
+use toml::de::DeValue;
+
+/// A type that a settings value can become.
+pub trait Unit: Sized {
+    /// What the value should look like, for messages.
+    const WANTED: &'static str;
+    /// Reads it; the error says what is wrong.
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String>;
+}
+
+/// A number of bytes, written with its unit: "512 MiB".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+/// Width and height in pixels, written "640x480".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+}
+
+/// A value that is written as text and read by `FromStr`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text<T>(pub T);
+
+fn found(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn wrong<T: Unit>(value: &DeValue<'_>) -> String {
+    format!("is {}; it wants {}", found(value), T::WANTED)
+}
+
+fn text<'a, T: Unit>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
+    match value {
+        DeValue::String(text) => Ok(text.as_ref()),
+        _ => Err(wrong::<T>(value)),
+    }
+}
+
+impl Unit for String {
+    const WANTED: &'static str = "text in quotes";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        text::<Self>(value).map(str::to_owned)
+    }
+}
+
+impl Unit for PathBuf {
+    const WANTED: &'static str = "a path in quotes";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        match text::<Self>(value)? {
+            "" => Err("is empty; it wants a path".to_owned()),
+            path => Ok(path.into()),
+        }
+    }
+}
+
+impl<T: std::str::FromStr<Err: std::fmt::Display>> Unit for Text<T> {
+    const WANTED: &'static str = "text in quotes";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        text::<Self>(value)?.parse().map(Self).map_err(|error: T::Err| error.to_string())
+    }
+}
+
+impl Unit for bool {
+    const WANTED: &'static str = "true or false";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        match value {
+            DeValue::Boolean(value) => Ok(*value),
+            _ => Err(wrong::<Self>(value)),
+        }
+    }
+}
+
+macro_rules! whole {
+    ($($type:ty),*) => {$(
+        impl Unit for $type {
+            const WANTED: &'static str = "a whole number";
+            fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+                let DeValue::Integer(number) = value else { return Err(wrong::<Self>(value)) };
+                <$type>::from_str_radix(number.as_str(), number.radix())
+                    .map_err(|_| format!("is {}; it wants a whole number from {} to {}", number.as_str(), <$type>::MIN, <$type>::MAX))
+            }
+        }
+    )*};
+}
+whole!(u8, u16, u32, u64, usize);
+
+impl Unit for f64 {
+    const WANTED: &'static str = "a number";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let number = match value {
+            DeValue::Integer(number) => number.as_str().parse().ok(),
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            _ => None,
+        };
+        number.filter(|number: &f64| number.is_finite()).ok_or_else(|| wrong::<Self>(value))
+    }
+}
+
+/// Splits "1.5 GiB" into number and unit.
+fn number_and_unit(text: &str) -> Option<(f64, &str)> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..split].parse().ok()?;
+    Some((number, text[split..].trim()))
+}
+
+impl Unit for Duration {
+    const WANTED: &'static str =
+        "a time with its unit, such as \"500 ms\", \"10 s\", \"5 min\", \"2 h\" or \"7 d\"";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let text = text::<Self>(value)?;
+        let seconds = number_and_unit(text.trim()).and_then(|(number, unit)| {
+            let seconds = match unit {
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "min" => 60.0,
+                "h" => 3600.0,
+                "d" => 86400.0,
+                _ => return None,
+            };
+            Some(number * seconds)
+        });
+        seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .ok_or_else(|| format!("is \"{text}\"; it wants {}", Self::WANTED))
+    }
+}
+
+impl Unit for ByteSize {
+    const WANTED: &'static str = "a size with its unit, such as \"64 KiB\", \"512 MiB\" or \"2 GiB\"";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let text = text::<Self>(value)?;
+        let bytes = number_and_unit(text.trim()).and_then(|(number, unit)| {
+            let bytes = match unit {
+                "B" => 1.0,
+                "KiB" => 1024.0,
+                "MiB" => 1024f64.powi(2),
+                "GiB" => 1024f64.powi(3),
+                "TiB" => 1024f64.powi(4),
+                "kB" => 1e3,
+                "MB" => 1e6,
+                "GB" => 1e9,
+                _ => return None,
+            };
+            Some((number * bytes) as u64)
+        });
+        bytes.map(Self).ok_or_else(|| format!("is \"{text}\"; it wants {}", Self::WANTED))
+    }
+}
+
+impl Unit for Size {
+    const WANTED: &'static str = "a size in pixels, such as \"640x480\"";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let text = text::<Self>(value)?;
+        let size = text.split_once('x').and_then(|(width, height)| {
+            let size = Size { width: width.trim().parse().ok()?, height: height.trim().parse().ok()? };
+            ((16..=8192).contains(&size.width) && (16..=8192).contains(&size.height)).then_some(size)
+        });
+        size.ok_or_else(|| format!("is \"{text}\"; it wants {}, each side from 16 to 8192", Self::WANTED))
+    }
+}

@@ -1,0 +1,115 @@
+//! What the agent knows of itself: counters for `health`, and what is wrong for `status`.
+
+use edgeveil_wire::{CameraHealth, Lane, LinkHealth, Name, SensorHealth};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::watch;
+
+/// Shared by all parts. Its maps have one entry for each camera, sensor group and part, so settings bound them.
+#[derive(Debug)]
+pub struct State {
+    counters: Mutex<Counters>,
+    problems: watch::Sender<BTreeMap<String, String>>,
+}
+
+/// Counters since the agent started.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// By camera.
+    pub cameras: BTreeMap<Name, CameraHealth>,
+    /// By sensor group.
+    pub sensors: BTreeMap<Name, SensorHealth>,
+    /// The connection.
+    pub link: LinkHealth,
+    /// Records that the spool did not take, by lane.
+    pub dropped: [u64; 4],
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { counters: Mutex::default(), problems: watch::Sender::new(BTreeMap::new()) }
+    }
+}
+
+impl State {
+    /// Counters stay right enough after a panic elsewhere: they are only added to.
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts for a camera.
+    pub fn camera(&self, name: &Name, count: impl FnOnce(&mut CameraHealth)) {
+        let mut counters = self.counters();
+        if let Some(health) = counters.cameras.get_mut(name) {
+            count(health);
+        } else {
+            count(counters.cameras.entry(name.clone()).or_default());
+        }
+    }
+
+    /// Counts for a sensor group.
+    pub fn sensor(&self, name: &Name, count: impl FnOnce(&mut SensorHealth)) {
+        let mut counters = self.counters();
+        if let Some(health) = counters.sensors.get_mut(name) {
+            count(health);
+        } else {
+            count(counters.sensors.entry(name.clone()).or_default());
+        }
+    }
+
+    /// Counts for the link.
+    pub fn link(&self, count: impl FnOnce(&mut LinkHealth)) {
+        count(&mut self.counters().link);
+    }
+
+    /// All counters as they are.
+    pub fn counted(&self) -> Counters {
+        self.counters().clone()
+    }
+
+    /// A record was lost on the way into the spool: its number is used up, and it is counted here.
+    pub fn dropped(&self, lane: Lane) {
+        self.counters().dropped[lane as usize] += 1;
+    }
+
+    /// Something is wrong with a part. Tells whether that is new, so that it is logged once.
+    pub fn problem(&self, part: &str, what: &str) -> bool {
+        self.problems.send_if_modified(|problems| {
+            let new = problems.get(part).is_none_or(|known| known != what);
+            if new {
+                problems.insert(part.to_owned(), what.to_owned());
+            }
+            new
+        })
+    }
+
+    /// It is right again.
+    pub fn solved(&self, part: &str) {
+        self.problems.send_if_modified(|problems| problems.remove(part).is_some());
+    }
+
+    /// What is wrong now, and word of every change.
+    pub fn problems(&self) -> watch::Receiver<BTreeMap<String, String>> {
+        self.problems.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_changes_are_told() {
+        let state = State::default();
+        let mut problems = state.problems();
+        state.problem("camera a", "gone");
+        assert!(problems.has_changed().unwrap());
+        problems.mark_unchanged();
+        state.problem("camera a", "gone");
+        assert!(!problems.has_changed().unwrap());
+        state.solved("camera a");
+        assert!(problems.has_changed().unwrap() && problems.borrow().is_empty());
+    }
+}

@@ -1,0 +1,8 @@
+//! Where a frame becomes veiled: one thread takes the newest frame of each camera in turn, covers its faces, and hands
+//! on a JPEG. There is no other way from a camera to the spool.
+
+mod slots;
+mod thread;
+
+pub use slots::Slots;
+pub use thread::{CameraView, Vision, watch};

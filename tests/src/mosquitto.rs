@@ -1,0 +1,100 @@
+//! A real mosquitto with mutual TLS, and its own client watching.
+
+use crate::{Lab, Process, free_port, wait_for};
+use std::{net::TcpStream, path::Path, process::Command};
+
+/// A broker.
+pub struct Mosquitto {
+    /// Where it listens.
+    pub port: u16,
+    config: std::path::PathBuf,
+    log: std::path::PathBuf,
+    process: Option<Process>,
+}
+
+impl Mosquitto {
+    /// Starts one that demands certificates of the lab's CA and takes their common names as users. `more` is added to
+    /// its configuration, `acl` is its access list.
+    pub fn start(lab: &Lab, name: &str, more: &str, acl: &str) -> Self {
+        let port = free_port();
+        let [ca, cert, key] = lab.identity("brokers", "localhost");
+        let acl = lab.write(&format!("{name}.acl"), acl);
+        let data = lab.path(&format!("{name}-data"));
+        std::fs::create_dir_all(&data).expect("a folder in the temporary folder");
+        let config = format!(
+            "user root\nlistener {port} 127.0.0.1\ncafile {ca}\ncertfile {cert}\nkeyfile {key}\nrequire_certificate true\n\
+             use_identity_as_username true\nallow_anonymous false\nacl_file {}\npersistence true\npersistence_location {}/\n\
+             max_queued_messages 0\nlog_type all\n{more}\n",
+            acl.display(),
+            data.display()
+        );
+        let config = lab.write(&format!("{name}.conf"), config);
+        let mut broker = Self { port, config, log: lab.path(&format!("{name}.log")), process: None };
+        broker.restart();
+        broker
+    }
+
+    /// The access list of docs/mqtt.md, with a reader.
+    pub const ACL: &'static str = "pattern write edgeveil/%u/#\npattern read edgeveil/%u/ack\n\
+        user bridge\ntopic read edgeveil/#\ntopic write edgeveil/+/ack\nuser watcher\ntopic read #\n";
+
+    /// Starts it again on the same port, with what it has kept.
+    pub fn restart(&mut self) {
+        let mut command = Command::new("mosquitto");
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:/usr/sbin")).arg("-c").arg(&self.config);
+        if Path::new("/usr/sbin/mosquitto").exists() {
+            let mut found = Command::new("/usr/sbin/mosquitto");
+            found.arg("-c").arg(&self.config);
+            command = found;
+        }
+        let mut process = Process::start("mosquitto", command, self.log.clone());
+        wait_for("mosquitto listening", || {
+            process.assert_running();
+            TcpStream::connect(("127.0.0.1", self.port)).ok()
+        });
+        self.process = Some(process);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// `mosquitto_sub`, as a person would run it.
+pub struct Watcher(Process);
+
+impl Watcher {
+    /// Subscribes as `watcher` and writes a line `topic payload` a message.
+    pub fn start(lab: &Lab, port: u16, topics: &[&str]) -> Self {
+        let command = Self::command(lab, port, topics, &["-v"]);
+        let name = format!("watcher-{port}-{}", topics.join("-").replace(['/', '+', '#'], "_"));
+        Self(Process::start("mosquitto_sub", command, lab.path(&format!("{name}.log"))))
+    }
+
+    /// The command line.
+    pub fn command(lab: &Lab, port: u16, topics: &[&str], more: &[&str]) -> Command {
+        let [ca, cert, key] = lab.identity("observers", "watcher");
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-h", "localhost", "-p", &port.to_string(), "-V", "mqttv5", "-q", "1"]);
+        command.args(["--cafile", &ca, "--cert", &cert, "--key", &key]).args(more);
+        topics.iter().for_each(|topic| _ = command.args(["-t", topic]));
+        command
+    }
+
+    /// What it has seen: topic and payload of each message.
+    pub fn seen(&self) -> Vec<(String, String)> {
+        let log = self.0.log();
+        // The last line may be half written.
+        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+        whole.lines().filter_map(|line| line.split_once(' ')).map(|(t, p)| (t.to_owned(), p.to_owned())).collect()
+    }
+}
