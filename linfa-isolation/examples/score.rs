@@ -1,6 +1,7 @@
 //! CSV rows of numbers on standard input, a score a line on standard output; with `--alerts`, `score,alert`.
 //!
-//! `cargo run --release --example score < rows.csv`. An empty field or `nan` is a missing value.
+//! `cargo run --release --example score < rows.csv`. An empty field or `nan` is a missing value. A row that cannot be taken
+//! ends the run with its line number.
 
 use std::io::{self, BufRead, Write};
 
@@ -20,6 +21,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for (at, line) in io::stdin().lock().lines().enumerate() {
         let line = line?;
+        if line.trim().is_empty() {
+            return Err(format!("line {}: empty", at + 1).into());
+        }
         let row: Vec<f64> = line
             .split(',')
             .map(|field| match field.trim() {
