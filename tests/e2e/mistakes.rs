@@ -77,8 +77,25 @@ fn an_expired_certificate_is_named_and_recording_goes_on() {
     ));
     lab.write("index", "");
     lab.write("serial", "01\n");
-    openssl(&["ca", "-batch", "-notext", "-config", conf.to_str().unwrap(), "-cert", &ca, "-keyfile", &ca_key, "-in", request,
-        "-out", &cert, "-startdate", "20200101000000Z", "-enddate", "20210101000000Z"]);
+    openssl(&[
+        "ca",
+        "-batch",
+        "-notext",
+        "-config",
+        conf.to_str().unwrap(),
+        "-cert",
+        &ca,
+        "-keyfile",
+        &ca_key,
+        "-in",
+        request,
+        "-out",
+        &cert,
+        "-startdate",
+        "20200101000000Z",
+        "-enddate",
+        "20210101000000Z",
+    ]);
     let settings = lab.agent_settings("edge-001", free_port(), "");
     logs(&lab, &settings, &["expired on 2021-01-01", &cert, "certs device edge-001 --force"]);
     let (code, said) = agent(&lab, "check", &settings);

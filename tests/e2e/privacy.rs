@@ -29,7 +29,8 @@ fn leak(original: &[f64], other: &[f64]) -> f64 {
 
 /// Every JPEG or PNG in a file, whatever the file is.
 fn pictures(bytes: &[u8]) -> Vec<GrayImage> {
-    let starts = bytes.windows(4).enumerate().filter(|(_, w)| w.starts_with(&[0xff, 0xd8, 0xff]) || *w == b"\x89PNG");
+    let starts =
+        bytes.windows(4).enumerate().filter(|(_, w)| w.starts_with(&[0xff, 0xd8, 0xff]) || *w == b"\x89PNG");
     starts.filter_map(|(at, _)| image::load_from_memory(&bytes[at..]).ok()).map(|p| p.to_luma8()).collect()
 }
 
@@ -76,13 +77,17 @@ fn no_picture_on_the_device_shows_the_face() {
         let data = lab.path("agent-edge-001");
         wait_for("three images in the spool", || {
             agent.assert_running();
-            let jpegs = files_below(&data).iter().filter(|f| !pictures(&std::fs::read(f).unwrap_or_default()).is_empty()).count();
+            let jpegs = files_below(&data)
+                .iter()
+                .filter(|f| !pictures(&std::fs::read(f).unwrap_or_default()).is_empty())
+                .count();
             (jpegs >= 3).then_some(())
         });
         assert!(agent.stop().success());
         assert!(search(&data, &original) >= 3, "{cover}");
         // The rest of the picture is as it was: the search would have found a face that is there.
-        let unveiled = lab.write("unveiled/astronaut.png", std::fs::read(models().join("astronaut.png")).unwrap());
+        let unveiled =
+            lab.write("unveiled/astronaut.png", std::fs::read(models().join("astronaut.png")).unwrap());
         let bytes = std::fs::read(unveiled).unwrap();
         assert!(leak(&detail(&pictures(&bytes)[0]), &detail(&pictures(&bytes)[0])) > 0.99);
     }
@@ -106,9 +111,13 @@ fn without_a_model_no_image_is_kept_and_the_sensors_go_on() {
     let data = lab.path("agent-edge-001");
     wait_for("readings in the spool", || {
         agent.assert_running();
-        files_below(&data).iter().any(|f| String::from_utf8_lossy(&std::fs::read(f).unwrap_or_default()).contains("sensor1")).then_some(())
+        files_below(&data)
+            .iter()
+            .any(|f| String::from_utf8_lossy(&std::fs::read(f).unwrap_or_default()).contains("sensor1"))
+            .then_some(())
     });
     assert!(agent.stop().success());
-    let kept: usize = files_below(&data).iter().map(|f| pictures(&std::fs::read(f).unwrap_or_default()).len()).sum();
+    let kept: usize =
+        files_below(&data).iter().map(|f| pictures(&std::fs::read(f).unwrap_or_default()).len()).sum();
     assert_eq!(kept, 0);
 }

@@ -27,7 +27,11 @@ fn mosquitto_sub_shows_what_the_documentation_says() {
     let lab = Lab::new(&["edge-001"]);
     let broker = Mosquitto::start(&lab, "broker", "", Mosquitto::ACL);
     let port = broker.port;
-    let json = Watcher::start(&lab, port, &["edgeveil/+/reading/+", "edgeveil/+/alert/+", "edgeveil/+/health", "edgeveil/+/event"]);
+    let json = Watcher::start(
+        &lab,
+        port,
+        &["edgeveil/+/reading/+", "edgeveil/+/alert/+", "edgeveil/+/health", "edgeveil/+/event"],
+    );
     let mut agent = lab.agent("agent", &lab.agent_settings("edge-001", port, &sources()));
 
     let seen = wait_for("a reading with a score, an alert, an event and health with an image", || {
@@ -63,7 +67,8 @@ fn mosquitto_sub_shows_what_the_documentation_says() {
     assert_eq!(status.problems, Vec::<String>::new());
 
     // A picture is a file.
-    let picture = run(&mut Watcher::command(&lab, port, &["edgeveil/+/image/+"], &["-C", "1", "-N", "-W", "60"]));
+    let picture =
+        run(&mut Watcher::command(&lab, port, &["edgeveil/+/image/+"], &["-C", "1", "-N", "-W", "60"]));
     let meta = ImageMeta::from_jpeg(&picture.stdout).unwrap();
     assert_eq!((meta.device.as_str(), meta.camera.as_str()), ("edge-001", "desk"));
     assert!(meta.faces >= 1);
@@ -74,7 +79,8 @@ fn mosquitto_sub_shows_what_the_documentation_says() {
     let retained = |state: &str| {
         let state = format!("\"state\":\"{state}\"");
         wait_for(&state, || {
-            let status = run(&mut Watcher::command(&lab, port, &["edgeveil/+/status"], &["-C", "1", "-W", "60"]));
+            let status =
+                run(&mut Watcher::command(&lab, port, &["edgeveil/+/status"], &["-C", "1", "-W", "60"]));
             String::from_utf8_lossy(&status.stdout).contains(&state).then_some(())
         });
     };

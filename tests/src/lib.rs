@@ -111,7 +111,8 @@ pub fn free_port() -> u16 {
 
 /// The models' folder. A machine that runs these tests has them: `tests/run` fetches them.
 pub fn models() -> PathBuf {
-    let dir = std::env::var_os("EDGEVEIL_MODELS").expect("EDGEVEIL_MODELS is set: run the tests by tests/run");
+    let dir =
+        std::env::var_os("EDGEVEIL_MODELS").expect("EDGEVEIL_MODELS is set: run the tests by tests/run");
     let dir = PathBuf::from(dir);
     assert!(dir.join("centerface.onnx").exists(), "no model in {}: run veil/fetch-models", dir.display());
     dir

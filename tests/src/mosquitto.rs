@@ -95,6 +95,10 @@ impl Watcher {
         let log = self.0.log();
         // The last line may be half written.
         let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-        whole.lines().filter_map(|line| line.split_once(' ')).map(|(t, p)| (t.to_owned(), p.to_owned())).collect()
+        whole
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(t, p)| (t.to_owned(), p.to_owned()))
+            .collect()
     }
 }

@@ -25,7 +25,8 @@ pub fn program(name: &str) -> PathBuf {
 impl Process {
     /// Starts it, with both outputs appended to a log.
     pub fn start(name: &str, mut command: Command, log: PathBuf) -> Self {
-        let file = File::options().create(true).append(true).open(&log).expect("a log in the temporary folder");
+        let file =
+            File::options().create(true).append(true).open(&log).expect("a log in the temporary folder");
         let out = file.try_clone().expect("a second handle");
         command.stdin(Stdio::null()).stdout(out).stderr(file);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
