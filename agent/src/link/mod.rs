@@ -48,7 +48,7 @@ pub struct Link {
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// A connection that lasted so long was a good one: the next attempt comes soon.
-const GOOD: Duration = Duration::from_secs(30);
+const GOOD: Duration = Duration::from_secs(5);
 
 impl Link {
     /// Keeps connected until it is told to stop.

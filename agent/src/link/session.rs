@@ -300,6 +300,7 @@ impl Session<'_> {
             // They stay in the spool, go out once more, and are recognised by their ids.
             tracing::warn!(%error, "delivered records could not be removed from the spool");
         }
+        self.link.state.solved("bridge");
         if self.refused.is_empty() {
             self.link.state.solved("broker");
         }
