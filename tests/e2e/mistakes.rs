@@ -14,6 +14,8 @@ fn agent(lab: &Lab, command: &str, settings: &str) -> (Option<i32>, String) {
 
 /// Starts an agent and waits until its log has a line with all of these.
 fn logs(lab: &Lab, settings: &str, wanted: &[&str]) {
+    // What an earlier agent has said does not count.
+    let _ = fs::remove_file(lab.path("agent.log"));
     let mut process = lab.agent("agent", settings);
     wait_for(&format!("a line with {wanted:?}"), || {
         process.assert_running();
@@ -72,7 +74,7 @@ fn an_expired_certificate_is_named_and_recording_goes_on() {
     openssl(&["req", "-new", "-key", &key, "-subj", "/CN=edge-001", "-out", request]);
     let ca_key = ca.replace("ca.pem", "ca.key");
     let conf = lab.write("ca.conf", format!(
-        "[ca]\ndefault_ca=a\n[a]\ndatabase={0}/index\nnew_certs_dir={0}\nserial={0}/serial\ndefault_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n",
+        "[ca]\ndefault_ca=a\n[a]\ndatabase={0}/index\nnew_certs_dir={0}\nserial={0}/serial\ndefault_md=sha256\npolicy=p\nx509_extensions=v3\n[v3]\nextendedKeyUsage=clientAuth\n[p]\ncommonName=supplied\n",
         lab.path("").display()
     ));
     lab.write("index", "");

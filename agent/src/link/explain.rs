@@ -15,7 +15,8 @@ pub fn explain(error: &ConnectionError, link: &settings::Link) -> String {
     match find::<TlsError>(error) {
         Some(TlsError::InvalidCertificate(reason)) => {
             return match reason {
-                CertificateError::UnknownIssuer => {
+                // A CA of the same name and another key shows as a bad signature.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                     format!(
                         "{broker}: its certificate is not signed by link.ca {ca}; put the CA that signed it there"
                     )

@@ -217,8 +217,8 @@ mod tests {
                 (6, "link.keep_alive".to_owned()),
                 (8, "spool.max_bytes".to_owned()),
                 (9, "spool.max_byte".to_owned()),
-                (10, "camera[0].source".to_owned()),
                 (11, "camera[0].name".to_owned()),
+                (12, "camera[0].source".to_owned()),
             ]
         );
     }
