@@ -9,7 +9,7 @@ use crate::{
     state::State,
 };
 use edgeveil_veil::{Frame, Veil, VeilError, VeiledImage};
-use edgeveil_wire::{DeviceName, EventKind, ImageMeta, Name};
+use edgeveil_wire::{DeviceName, EventKind, ImageMeta, MAX_IMAGE_BYTES, Name};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -123,6 +123,9 @@ enum Failure {
     NoModel,
     #[error(transparent)]
     Veil(VeilError),
+    /// No bridge takes it, so it would be sent for ever and hold up what comes after it.
+    #[error("the JPEG has {0} bytes, more than {MAX_IMAGE_BYTES}; lower camera.quality or the camera's size")]
+    TooLong(usize),
 }
 
 impl Vision {
@@ -138,6 +141,9 @@ impl Vision {
             software: concat!("edgeveil-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         match image.to_jpeg(*quality, Some(&meta.to_exif())) {
+            Ok(jpeg) if jpeg.as_bytes().len() > MAX_IMAGE_BYTES => {
+                self.failed(camera, &Failure::TooLong(jpeg.as_bytes().len()));
+            }
             Ok(jpeg) => {
                 self.numbers.advance();
                 self.records.image(name.clone(), meta.stamp, jpeg);
