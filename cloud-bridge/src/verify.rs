@@ -2,7 +2,7 @@
 //! sequences is what the rows say.
 
 use crate::{
-    catalog::{Catalog, CatalogError, Gap},
+    catalog::{Catalog, CatalogError, Gap, OutboxCount},
     objects::{ObjectError, Objects},
 };
 use serde::Serialize;
@@ -24,6 +24,12 @@ pub enum Finding {
         /// As accounted for.
         #[serde(flatten)]
         gap: Gap,
+    },
+    /// What goes on to somebody else.
+    Outbox {
+        /// To whom, and how many alerts.
+        #[serde(flatten)]
+        outbox: OutboxCount,
     },
     /// A row without its object.
     NoObject {
@@ -49,7 +55,7 @@ pub enum Finding {
 impl Finding {
     /// Whether the store contradicts itself. A gap alone may be a device's own dropping.
     pub fn is_wrong(&self) -> bool {
-        !matches!(self, Self::Sequence { .. })
+        !matches!(self, Self::Sequence { .. } | Self::Outbox { .. })
     }
 
     /// Whether a record is not there.
@@ -83,6 +89,7 @@ pub async fn verify(catalog: &Catalog, objects: &Objects) -> Result<Vec<Finding>
         }
     }
     findings.extend(counted.into_iter().map(|gap| Finding::Sequence { missing: gap.missing(), gap }));
+    findings.extend(catalog.outbox_counts().await?.into_iter().map(|outbox| Finding::Outbox { outbox }));
     for (object, bytes) in there {
         match rows.remove(&object) {
             None => findings.push(Finding::NoRow { object }),

@@ -115,6 +115,12 @@ fn a_wrong_ca_is_named() {
 
     let settings = lab.agent_settings("edge-001", broker.port, "");
     logs(&lab, &settings.replace(&ca, &other_ca), &["not signed by link.ca", &other_ca]);
+
+    // A certificate that the broker's CA did not sign.
+    let [_, cert, key] = lab.identity("devices", "edge-001");
+    let [_, other_cert, other_key] = other.identity("devices", "edge-001");
+    let strange = settings.replace(&cert, &other_cert).replace(&key, &other_key);
+    logs(&lab, &strange, &["does not accept certificate", &other_cert]);
 }
 
 #[test]

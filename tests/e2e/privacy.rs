@@ -1,5 +1,5 @@
-//! The face of the test photo is nowhere on the device's disk: every picture that can be found there is decoded and
-//! compared with the original.
+//! The face of the test photo is nowhere on the disks of the device and the bridge: every picture that can be found there
+//! is decoded and compared with the original.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -62,18 +62,19 @@ fn search(dir: &Path, original: &image::RgbImage) -> usize {
 }
 
 #[test]
-fn no_picture_on_the_device_shows_the_face() {
+fn no_picture_on_a_disk_shows_the_face() {
     let original = image::open(models().join("astronaut.png")).unwrap().to_rgb8();
     for cover in ["deep-blur", "solid", "mosaic"] {
         let lab = Lab::new(&["edge-001"]);
-        // Nobody listens there, so everything stays on the device.
+        // Nobody listens there yet, so everything stays on the device.
+        let port = free_port();
         let more = format!(
             "[spool]\ncommit_interval = \"100 ms\"\nmin_free = \"0 B\"\n\
              [[camera]]\nname = \"desk\"\nsource = {{ replay = \"{0}/astronaut.png\" }}\nfps = 5\n\
              [veil]\nmodel = \"{0}/centerface.onnx\"\ncover = \"{cover}\"\n",
             models().display()
         );
-        let mut agent = lab.agent("agent", &lab.agent_settings("edge-001", free_port(), &more));
+        let mut agent = lab.agent("agent", &lab.agent_settings("edge-001", port, &more));
         let data = lab.path("agent-edge-001");
         wait_for("three images in the spool", || {
             agent.assert_running();
@@ -85,6 +86,13 @@ fn no_picture_on_the_device_shows_the_face() {
         });
         assert!(agent.stop().success());
         assert!(search(&data, &original) >= 3, "{cover}");
+
+        let bridge = lab.bridge("bridge", &lab.bridge_settings(port, ""));
+        lab.drain("edge-001", port);
+        assert!(bridge.stop().success());
+        let stored = lab.path("bridge");
+        assert!(search(&stored, &original) >= 3, "{cover}");
+        search(&data, &original);
         // The rest of the picture is as it was: the search would have found a face that is there.
         let unveiled =
             lab.write("unveiled/astronaut.png", std::fs::read(models().join("astronaut.png")).unwrap());

@@ -1,9 +1,11 @@
 //! What the end-to-end tests share: programs of this workspace and real servers, started on free ports of the loopback
 //! interface with everything in a temporary folder, and stopped by pid.
 
+mod bridge;
 mod mosquitto;
 mod process;
 
+pub use bridge::{PATIENT, verified};
 pub use mosquitto::{Mosquitto, Watcher};
 pub use process::{Process, program};
 

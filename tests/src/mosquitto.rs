@@ -63,6 +63,13 @@ impl Mosquitto {
         }
     }
 
+    /// SIGTERM: it keeps what it has acknowledged.
+    pub fn stop(&mut self) {
+        if let Some(process) = self.process.take() {
+            assert!(process.stop().success());
+        }
+    }
+
     /// What it has said.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -75,7 +82,12 @@ pub struct Watcher(Process);
 impl Watcher {
     /// Subscribes as `watcher` and writes a line `topic payload` a message.
     pub fn start(lab: &Lab, port: u16, topics: &[&str]) -> Self {
-        let command = Self::command(lab, port, topics, &["-v"]);
+        Self::start_with(lab, port, topics, &[])
+    }
+
+    /// The same with more options of `mosquitto_sub`.
+    pub fn start_with(lab: &Lab, port: u16, topics: &[&str], more: &[&str]) -> Self {
+        let command = Self::command(lab, port, topics, &[&["-v"], more].concat());
         let name = format!("watcher-{port}-{}", topics.join("-").replace(['/', '+', '#'], "_"));
         Self(Process::start("mosquitto_sub", command, lab.path(&format!("{name}.log"))))
     }

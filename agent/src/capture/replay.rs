@@ -87,7 +87,7 @@ mod tests {
         std::fs::write(dir.path().join("a.jpg"), b"\xff\xd8\xff no picture").unwrap();
         picture(&dir.path().join("b.png"), 32);
         let mut replay = Replay::open(dir.path()).unwrap();
-        assert!(replay.next().err().expect("a.jpg is broken").is_one_frame_only());
+        assert!(replay.next().expect_err("a.jpg is broken").is_one_frame_only());
         assert_eq!(replay.next().unwrap().width(), 32);
     }
 

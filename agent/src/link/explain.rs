@@ -1,7 +1,7 @@
 //! Turns what rumqttc and rustls say into one line that names the place and the remedy.
 
 use crate::settings;
-use rumqttc::v5::{ConnectionError, mqttbytes::v5::ConnectReturnCode};
+use rumqttc::v5::{ConnectionError, StateError, mqttbytes::v5::ConnectReturnCode};
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use std::{error::Error, io};
 
@@ -11,8 +11,14 @@ pub fn explain(error: &ConnectionError, link: &settings::Link) -> String {
     if let ConnectionError::ConnectionRefused(code) = error {
         return format!("{broker} refuses the connection: {}", refused(*code));
     }
+    // rumqttc does not name this cause as a source. In TLS 1.3 a refused client certificate arrives here: the client's
+    // side of the handshake is over before the server has looked at the certificate.
+    let cause: &(dyn Error + 'static) = match error {
+        ConnectionError::MqttState(StateError::Deserialization(cause)) => cause,
+        other => other,
+    };
     let ca = link.ca.display();
-    match find::<TlsError>(error) {
+    match find::<TlsError>(cause) {
         Some(TlsError::InvalidCertificate(reason)) => {
             return match reason {
                 // A CA of the same name and another key shows as a bad signature.
@@ -60,15 +66,23 @@ pub fn explain(error: &ConnectionError, link: &settings::Link) -> String {
         Some(other) => return format!("{broker}: TLS: {other}"),
         None => {}
     }
-    match find::<io::Error>(error).map(io::Error::kind) {
+    match find::<io::Error>(cause).map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused) => format!("{broker}: nothing listens there"),
         Some(
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::UnexpectedEof,
         ) => {
-            format!("{broker} closed the connection")
+            format!("{broker} closed the connection; its log says why")
         }
         _ => match error {
-            ConnectionError::Timeout(_) => format!("{broker} does not answer"),
+            ConnectionError::Timeout(_) | ConnectionError::MqttState(StateError::AwaitPingResp) => {
+                format!("{broker} does not answer")
+            }
+            ConnectionError::MqttState(StateError::ConnectionAborted) => {
+                format!("{broker} closed the connection; its log says why")
+            }
+            ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
+                format!("{broker} ended the connection: {reason_code:?}")
+            }
             other => format!("{broker}: {other}"),
         },
     }

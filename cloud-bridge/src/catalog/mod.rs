@@ -7,7 +7,7 @@ mod outbox;
 mod read;
 mod write;
 
-pub use outbox::{Outbox, OutboxRow};
+pub use outbox::{Outbox, OutboxCount, OutboxRow};
 pub use read::{AlertRow, DeviceRow, Gap, ImageRow};
 pub use write::{Batch, Content, DeadLetter, Health, Presence, Record};
 

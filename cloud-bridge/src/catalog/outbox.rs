@@ -28,6 +28,30 @@ pub struct OutboxRow {
     pub last_error: Option<String>,
 }
 
+/// How far one target is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
+pub struct OutboxCount {
+    /// The target's name.
+    pub target: String,
+    /// Rows that have arrived there.
+    pub done: i64,
+    /// Rows that have not.
+    pub open: i64,
+}
+
+impl Catalog {
+    /// Every target's count of rows.
+    pub async fn outbox_counts(&self) -> Result<Vec<OutboxCount>, CatalogError> {
+        sqlx::query_as(
+            "SELECT target, count(done) AS done, count(*) - count(done) AS open FROM outbox
+             GROUP BY target ORDER BY target",
+        )
+        .fetch_all(&self.read)
+        .await
+        .map_err(self.failed("counting the outbox"))
+    }
+}
+
 impl Outbox {
     /// Woken by `wake` after each commit.
     pub fn new(catalog: Catalog, target: &'static str, wake: watch::Receiver<()>) -> Self {
