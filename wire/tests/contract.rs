@@ -2,6 +2,8 @@
 //!
 //! `EDGEVEIL_BLESS=1 cargo test -p edgeveil-wire` writes the golden files anew after an intended change.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use edgeveil_wire::*;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, fs, path::PathBuf};

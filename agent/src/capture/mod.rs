@@ -11,8 +11,8 @@ use crate::settings::{self, CameraSource};
 use edgeveil_veil::{Frame, FrameError, Limits};
 use std::path::PathBuf;
 
-/// Gives frames, one at a time; each call blocks until there is one.
-pub trait Source: Send {
+/// Gives frames, one at a time; each call blocks until there is one. It stays on the thread that opened it.
+pub trait Source {
     /// The next frame.
     fn next(&mut self) -> Result<Frame, CaptureError>;
 }
