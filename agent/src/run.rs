@@ -110,6 +110,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     let link = Link {
         settings: settings.link.clone(),
         device: identity.device.clone(),
+        data_dir: settings.device.data_dir.clone(),
         boot,
         spool: spool.clone(),
         committed,

@@ -80,7 +80,7 @@ impl Queue {
         };
         let first = [(0, Class::Live), (0, Class::Backlog)];
         let live = (1..self.lanes.len()).map(|lane| (lane, Class::Live));
-        for (lane, class) in first.into_iter().chain(live) {
+        for (lane, class) in first.into_iter().chain(live).filter(|(lane, _)| *lane < limit.lanes) {
             let mut source = self.source(lane, class)?;
             while source.next.is_some() {
                 if !self.hand_out(&mut source, &mut budget, out)?.is_handed() {
@@ -93,7 +93,7 @@ impl Queue {
 
     fn fill_from_backlog(&mut self, budget: &mut Budget, out: &mut Vec<Record>) -> Result<(), SpoolError> {
         let mut sources = Vec::new();
-        for lane in 1..self.lanes.len() {
+        for lane in 1..self.lanes.len().min(budget.limit.lanes) {
             let source = self.source(lane, Class::Backlog)?;
             if source.next.is_some() {
                 sources.push(source);

@@ -77,13 +77,15 @@ pub struct LeaseLimit {
     /// Of `bytes`, at most so many from the backlog of lanes other than lane 0. Once it is above zero, one
     /// record may exceed it, so that a small allowance cannot hold a large image back for ever.
     pub backlog_bytes: u64,
+    /// Only from so many lanes, the most important ones.
+    pub lanes: usize,
 }
 
 impl LeaseLimit {
     /// A limit without a separate allowance for the backlog.
     #[must_use]
     pub const fn new(records: usize, bytes: u64) -> Self {
-        Self { records, bytes, backlog_records: usize::MAX, backlog_bytes: u64::MAX }
+        Self { records, bytes, backlog_records: usize::MAX, backlog_bytes: u64::MAX, lanes: MAX_LANES }
     }
 
     /// Bounds the share of the backlog. `with_backlog(0, 0)` leases live records and lane 0 only.
@@ -91,6 +93,13 @@ impl LeaseLimit {
     pub const fn with_backlog(mut self, records: usize, bytes: u64) -> Self {
         self.backlog_records = records;
         self.backlog_bytes = bytes;
+        self
+    }
+
+    /// Leaves out all but the most important lanes.
+    #[must_use]
+    pub const fn with_lanes(mut self, lanes: usize) -> Self {
+        self.lanes = lanes;
         self
     }
 }

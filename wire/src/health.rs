@@ -59,6 +59,9 @@ pub struct LinkHealth {
     pub repeated: u64,
     /// Publishes that the broker refused.
     pub refused: u64,
+    /// Bytes of records sent since midnight UTC, where `link.daily_bytes` bounds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_today: Option<u64>,
 }
 
 /// One camera.

@@ -52,8 +52,15 @@ impl Stamp {
         uptime_ms: u64,
     ) -> Self {
         let seq = seq & RecordId::MAX_SEQ;
-        let timestamp = Timestamp::from_millisecond(timestamp.as_millisecond()).unwrap_or(timestamp);
-        Self { id: RecordId::new(boot, lane, seq), boot, seq, timestamp, clock, uptime_ms }
+        let mut stamp = Self { id: RecordId::new(boot, lane, seq), boot, seq, timestamp, clock, uptime_ms };
+        stamp.retime(timestamp, clock);
+        stamp
+    }
+
+    /// The same record, at another time.
+    pub fn retime(&mut self, timestamp: Timestamp, clock: ClockState) {
+        self.timestamp = Timestamp::from_millisecond(timestamp.as_millisecond()).unwrap_or(timestamp);
+        self.clock = clock;
     }
 
     pub(crate) fn check(&self, lane: Lane) -> Result<(), StampError> {

@@ -1,7 +1,7 @@
 //! The topics, in one place.
 
 use crate::{DeviceName, Name, NameError};
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// What is published below `<prefix>/<device>/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,24 @@ pub enum TopicError {
     Prefix(String),
 }
 
+/// Reads what stands behind the device's name.
+impl FromStr for Topic {
+    type Err = TopicError;
+
+    fn from_str(rest: &str) -> Result<Self, TopicError> {
+        Ok(match (rest, rest.split_once('/')) {
+            ("status", _) => Self::Status,
+            ("event", _) => Self::Event,
+            ("health", _) => Self::Health,
+            ("ack", _) => Self::Ack,
+            (_, Some(("reading", group))) => Self::Reading(group.parse()?),
+            (_, Some(("alert", source))) => Self::Alert(source.parse()?),
+            (_, Some(("image", camera))) => Self::Image(camera.parse()?),
+            _ => return Err(TopicError::Unknown(rest.chars().take(256).collect())),
+        })
+    }
+}
+
 /// Builds and reads topics below one prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
@@ -96,17 +114,11 @@ impl Topics {
         let unknown = || TopicError::Unknown(topic.chars().take(256).collect());
         let rest = topic.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
         let (device, rest) = rest.and_then(|rest| rest.split_once('/')).ok_or_else(unknown)?;
-        let topic = match (rest, rest.split_once('/')) {
-            ("status", _) => Topic::Status,
-            ("event", _) => Topic::Event,
-            ("health", _) => Topic::Health,
-            ("ack", _) => Topic::Ack,
-            (_, Some(("reading", group))) => Topic::Reading(group.parse()?),
-            (_, Some(("alert", source))) => Topic::Alert(source.parse()?),
-            (_, Some(("image", camera))) => Topic::Image(camera.parse()?),
-            _ => return Err(unknown()),
-        };
-        Ok((device.parse()?, topic))
+        let below = rest.parse().map_err(|error| match error {
+            TopicError::Unknown(_) => unknown(),
+            other => other,
+        });
+        Ok((device.parse()?, below?))
     }
 }
 

@@ -92,7 +92,13 @@ fn health() -> Health {
             ("reading".to_owned(), lane(10, 813)),
             ("image".to_owned(), image),
         ]),
-        link: LinkHealth { connections: 1, published: 901, repeated: 0, refused: 0 },
+        link: LinkHealth {
+            connections: 1,
+            published: 901,
+            repeated: 0,
+            refused: 0,
+            bytes_today: Some(4_812_551),
+        },
         cameras: BTreeMap::from([(
             name("door"),
             CameraHealth { running: true, frames: 97, skipped: 3, images: 94, faces: 12, failed: 0, lost: 0 },
@@ -190,6 +196,26 @@ fn jpeg(exif: &[u8]) -> Vec<u8> {
     jpeg.extend(exif);
     jpeg.extend([0xff, 0xd9]);
     jpeg
+}
+
+#[test]
+fn a_record_made_before_the_clock_was_set_gets_its_time_and_keeps_the_rest() {
+    let later: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
+    let change = |stamp: &mut Stamp| stamp.timestamp = later;
+    let mut wanted = reading();
+    wanted.stamp.timestamp = later;
+    let topic = Topic::Reading(name("env"));
+    let restamped = restamp(&topic, &reading().to_json(), change).unwrap();
+    assert_eq!(Reading::from_json(&restamped).unwrap(), wanted);
+
+    let mut meta = image();
+    meta.stamp.timestamp = later;
+    let mut before = jpeg(&image().to_exif());
+    before.extend(b"the picture");
+    let restamped = restamp(&Topic::Image(name("door")), &before, change).unwrap();
+    assert_eq!(ImageMeta::from_jpeg(&restamped).unwrap(), meta);
+    assert!(restamped.ends_with(b"\xff\xd9the picture"));
+    assert_eq!(restamp(&topic, &before, change), None, "of another topic");
 }
 
 #[test]

@@ -8,8 +8,11 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use std::{
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 /// A loaded certificate with what it says.
@@ -20,6 +23,20 @@ pub struct Identity {
     pub not_after: Timestamp,
     /// For the connection.
     pub tls: Arc<ClientConfig>,
+}
+
+/// What tells one version of the three files from the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version([Option<(SystemTime, u64, u64)>; 3]);
+
+impl Version {
+    /// Of the files as they are now.
+    pub fn of(link: &settings::Link) -> Self {
+        Self([&link.ca, &link.cert, &link.key].map(|path| {
+            let meta = fs::metadata(path).ok()?;
+            Some((meta.modified().ok()?, meta.len(), meta.ino()))
+        }))
+    }
 }
 
 /// Why there is no identity. Each message names the file and the remedy.

@@ -8,6 +8,8 @@
 
 mod explain;
 mod identity;
+mod limit;
+mod restamp;
 mod session;
 mod window;
 
@@ -17,8 +19,9 @@ pub use window::Window;
 use crate::{clock::Clock, settings, state::State};
 use edgeveil_spool::Spool;
 use edgeveil_wire::{BootId, DeviceName};
+use limit::Limiter;
 use session::End;
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep},
@@ -31,6 +34,8 @@ pub struct Link {
     pub settings: settings::Link,
     /// The device's name: it is the common name of the certificate.
     pub device: DeviceName,
+    /// Where the day's bytes are noted.
+    pub data_dir: PathBuf,
     /// This start of the agent.
     pub boot: BootId,
     /// Where the records are.
@@ -54,12 +59,18 @@ impl Link {
     /// Keeps connected until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let mut retry = FIRST_RETRY;
+        let mut limiter = Limiter::new(&self.settings.limits, &self.data_dir, Instant::now());
         while !stop.is_cancelled() {
             let began = Instant::now();
-            let end = session::run(&self, &stop).await;
+            let end = session::run(&self, &mut limiter, &stop).await;
             self.spool.release_all();
+            limiter.close();
             let why = match end {
                 End::Stopped => return,
+                End::Renewed => {
+                    tracing::info!("certificate files have changed: connecting with the new ones");
+                    continue;
+                }
                 End::Lost(why) => why,
             };
             if self.state.problem("link", &why) {

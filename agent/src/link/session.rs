@@ -3,11 +3,14 @@
 use super::{
     Identity, Link,
     explain::explain,
+    identity::Version,
+    limit::Limiter,
+    restamp::restamp,
     window::{MAX_UNACKNOWLEDGED, Window},
 };
-use crate::settings::Acknowledgement;
+use crate::{record::lane_index, settings::Acknowledgement};
 use edgeveil_spool::{Record, RecordId};
-use edgeveil_wire::{Ack, ClockState, DeviceState, Status, Topic};
+use edgeveil_wire::{Ack, ClockState, DeviceState, Lane, Status, Topic};
 use rumqttc::{
     Outgoing, TlsConfiguration, Transport,
     v5::{
@@ -30,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 pub enum End {
     /// The agent stops.
     Stopped,
+    /// There is another certificate to connect with.
+    Renewed,
     /// It was lost, or never came about.
     Lost(String),
 }
@@ -44,7 +49,8 @@ const MAX_INCOMING: u32 = 256 << 10;
 const MAX_REFUSED: usize = 20;
 
 /// Connects and works until the connection ends. Whatever was leased is the caller's to release.
-pub async fn run(link: &Link, stop: &CancellationToken) -> End {
+pub async fn run(link: &Link, limiter: &mut Limiter, stop: &CancellationToken) -> End {
+    let version = Version::of(&link.settings);
     let identity = match block_in_place(|| Identity::load(&link.settings)) {
         Ok(identity) => identity,
         Err(error) => return End::Lost(error.to_string()),
@@ -57,6 +63,8 @@ pub async fn run(link: &Link, stop: &CancellationToken) -> End {
     let poll = tokio::spawn(poll(event_loop, events));
     let session = Session {
         link,
+        limiter,
+        version,
         client,
         received,
         poll,
@@ -119,6 +127,9 @@ async fn poll(
 
 struct Session<'a> {
     link: &'a Link,
+    limiter: &'a mut Limiter,
+    /// Of the certificate files that this connection was made with.
+    version: Version,
     client: AsyncClient,
     received: mpsc::Receiver<Event>,
     poll: JoinHandle<(EventLoop, Option<ConnectionError>)>,
@@ -162,6 +173,9 @@ impl Session<'_> {
                         self.poll.abort();
                         return End::Lost(why);
                     }
+                    if self.has_new_identity() {
+                        return self.renew().await;
+                    }
                 }
             }
         }
@@ -170,6 +184,8 @@ impl Session<'_> {
     /// Sends what the window has room for.
     fn fill(&mut self) {
         let Some(limit) = self.window.room() else { return };
+        let moment = self.link.clock.now();
+        let limit = self.limiter.narrow(limit, Instant::now(), moment.timestamp);
         let records = match block_in_place(|| self.link.spool.lease(limit)) {
             Ok(records) => records,
             Err(error) => {
@@ -180,15 +196,17 @@ impl Session<'_> {
             }
         };
         let now = Instant::now();
-        for Record { id, header, payload, .. } in records {
-            let bytes = (header.len() + payload.len()) as u64;
+        for Record { id, header, payload, live, lane } in records {
             let rest = String::from_utf8_lossy(&header);
             let topic = format!("{}/{}/{rest}", self.link.settings.topics.prefix(), self.link.device);
+            let payload = restamp(&rest, payload, self.link.boot, moment);
+            let bytes = (header.len() + payload.len()) as u64;
             if self.client.try_publish(topic, QoS::AtLeastOnce, false, payload).is_err() {
                 self.link.spool.release(&[id]);
                 continue;
             }
             self.window.queue(id, bytes, now);
+            self.limiter.sent(bytes, !live && lane != lane_index(Lane::Alert), moment.timestamp);
             self.link.state.link(|health| health.published += 1);
         }
     }
@@ -291,12 +309,11 @@ impl Session<'_> {
         }
     }
 
+    /// These are delivered. An acknowledgement that comes late, after its record was put back, counts as well: else a
+    /// bridge that is slower than the patience would be sent the same records for ever.
     fn done(&mut self, ids: &[RecordId]) {
-        let ids = self.window.leave(ids);
-        if ids.is_empty() {
-            return;
-        }
-        if let Err(error) = block_in_place(|| self.link.spool.done(&ids)) {
+        self.window.leave(ids);
+        if let Err(error) = block_in_place(|| self.link.spool.done(ids)) {
             // They stay in the spool, go out once more, and are recognised by their ids.
             tracing::warn!(%error, "delivered records could not be removed from the spool");
         }
@@ -307,6 +324,7 @@ impl Session<'_> {
     }
 
     fn tick(&mut self) -> Option<String> {
+        self.tell_budget();
         let (now, patience) = (Instant::now(), self.link.settings.ack_timeout);
         if self.window.is_wedged(now, patience) {
             return Some(format!("the broker left a packet unacknowledged for {} s", patience.as_secs()));
@@ -325,6 +343,62 @@ impl Session<'_> {
             }
         }
         None
+    }
+
+    fn tell_budget(&mut self) {
+        let link = self.link;
+        let used = self.limiter.used_today();
+        link.state.link(|health| health.bytes_today = used);
+        if !self.limiter.is_spent(link.clock.now().timestamp) {
+            return link.state.solved("link budget");
+        }
+        let what = "today's link.daily_bytes are used: readings and images wait on disk until midnight UTC, alerts are sent";
+        if link.state.problem("link budget", what) {
+            tracing::warn!(used, "{what}");
+        }
+    }
+
+    /// Whether the certificate files have changed, to something that can be used.
+    fn has_new_identity(&mut self) -> bool {
+        let (link, version) = (self.link, Version::of(&self.link.settings));
+        if version == self.version {
+            return false;
+        }
+        let loaded = block_in_place(|| Identity::load(&link.settings)).and_then(|identity| {
+            identity.check_name(Some(&link.device), &link.settings.cert)?;
+            identity.check_time(link.clock.now().timestamp, &link.settings.cert)
+        });
+        match loaded {
+            Ok(()) => {
+                link.state.solved("certificate");
+                true
+            }
+            // Half of them may be written yet. The connection stays as it is; the next look may find them whole.
+            Err(error) => {
+                if link.state.problem("certificate", &error.to_string()) {
+                    tracing::warn!(%error, "certificate files have changed and cannot be used");
+                }
+                false
+            }
+        }
+    }
+
+    /// Ends the connection in order, so that the last will stays unsaid, for another one right after it.
+    async fn renew(mut self) -> End {
+        let _ = self.client.try_disconnect();
+        self.hear_out().await;
+        End::Renewed
+    }
+
+    /// Takes what still comes after the goodbye.
+    async fn hear_out(&mut self) {
+        let last = async {
+            while let Some(event) = self.received.recv().await {
+                let _ = self.event(event);
+            }
+        };
+        let _ = timeout(GOODBYE, last).await;
+        self.poll.abort();
     }
 
     async fn lost(self) -> End {
@@ -346,12 +420,7 @@ impl Session<'_> {
         if self.connected {
             self.say_status(DeviceState::Stopped);
             let _ = self.client.try_disconnect();
-            let last = async {
-                while let Some(event) = self.received.recv().await {
-                    let _ = self.event(event);
-                }
-            };
-            let _ = timeout(GOODBYE, last).await;
+            self.hear_out().await;
         }
         self.poll.abort();
         End::Stopped

@@ -206,11 +206,20 @@ impl<'a> Section<'a> {
         default: T,
         bounds: RangeInclusive<T>,
     ) -> T {
-        let value = self.or(key, default);
+        self.get_within(key, bounds).unwrap_or(default)
+    }
+
+    /// A value within bounds, when the file has one.
+    pub fn get_within<T: Unit + PartialOrd + fmt::Debug>(
+        &self,
+        key: &'static str,
+        bounds: RangeInclusive<T>,
+    ) -> Option<T> {
+        let value = self.get(key)?;
         if !bounds.contains(&value) {
             self.problem(key, format!("is {value:?}, outside of {:?} to {:?}", bounds.start(), bounds.end()));
         }
-        value
+        Some(value)
     }
 
     /// The one key that is set of several that exclude each other.

@@ -74,6 +74,19 @@ pub struct Link {
     pub ack_timeout: Duration,
     /// Records sent and not yet acknowledged, at most.
     pub window: usize,
+    /// How much may be sent.
+    pub limits: Limits,
+}
+
+/// How much may be sent; none means any amount.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Limits {
+    /// Records of the backlog a second.
+    pub backlog_messages: Option<f64>,
+    /// Bytes of the backlog a second.
+    pub backlog_bytes: Option<f64>,
+    /// Bytes a day, alerts and events excepted.
+    pub daily_bytes: Option<u64>,
 }
 
 /// The buffer on disk.

@@ -1,8 +1,8 @@
 //! From the file to [`Settings`]. Every key, its default and its bounds stand here.
 
 use super::{
-    Acknowledgement, ByteSize, Camera, CameraSource, Detector, Device, Link, OnFailure, Problems, Sensor,
-    SensorSource, Settings, Size, Spool, Veil,
+    Acknowledgement, ByteSize, Camera, CameraSource, Detector, Device, Limits, Link, OnFailure, Problems,
+    Sensor, SensorSource, Settings, Size, Spool, Veil,
     document::{self, Section},
     units::Text,
 };
@@ -58,6 +58,15 @@ fn link(section: &Section<'_>) -> Option<Link> {
     let keep_alive = section.within("keep_alive", seconds(30), seconds(5)..=seconds(1200));
     let ack_timeout = section.within("ack_timeout", seconds(30), seconds(1)..=seconds(3600));
     let window = section.within("window", 200, 1..=5000);
+    let limits = Limits {
+        backlog_messages: section.get_within("backlog_messages", 0.01..=100_000.0),
+        backlog_bytes: section
+            .get_within("backlog_bytes", ByteSize(100)..=ByteSize(1 << 40))
+            .map(|bytes| bytes.0 as f64),
+        daily_bytes: section
+            .get_within("daily_bytes", ByteSize(1000)..=ByteSize(1 << 50))
+            .map(|bytes| bytes.0),
+    };
     let host = host?;
     if host.is_empty() || host.contains(char::is_whitespace) {
         section.problem("host", "wants a host name or an address");
@@ -73,6 +82,7 @@ fn link(section: &Section<'_>) -> Option<Link> {
         keep_alive,
         ack_timeout,
         window,
+        limits,
     })
 }
 

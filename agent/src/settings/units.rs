@@ -12,8 +12,18 @@ pub trait Unit: Sized {
 }
 
 /// A number of bytes, written with its unit: "512 MiB".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
+
+impl std::fmt::Debug for ByteSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.into_iter().find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{} {name}", self.0 / unit),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
 
 /// Width and height in pixels, written "640x480".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
