@@ -4,10 +4,12 @@
 mod bridge;
 mod mosquitto;
 mod process;
+mod unruly;
 
 pub use bridge::{PATIENT, verified};
 pub use mosquitto::{Mosquitto, Watcher};
 pub use process::{Process, program};
+pub use unruly::{Deed, Script, Seen, Unruly};
 
 use std::{
     fmt::Write as _,

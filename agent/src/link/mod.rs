@@ -20,7 +20,7 @@ use crate::{clock::Clock, settings, state::State};
 use edgeveil_spool::Spool;
 use edgeveil_wire::{BootId, DeviceName};
 use limit::Limiter;
-use session::End;
+use session::{End, Progress};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
@@ -52,7 +52,7 @@ pub struct Link {
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
-/// A connection that lasted so long was a good one: the next attempt comes soon.
+/// A connection that lasted so long was a good one, as is one that delivered something: the next attempt comes soon.
 const GOOD: Duration = Duration::from_secs(5);
 
 impl Link {
@@ -65,18 +65,18 @@ impl Link {
             let end = session::run(&self, &mut limiter, &stop).await;
             self.spool.release_all();
             limiter.close();
-            let why = match end {
+            let (why, progress) = match end {
                 End::Stopped => return,
                 End::Renewed => {
                     tracing::info!("certificate files have changed: connecting with the new ones");
                     continue;
                 }
-                End::Lost(why) => why,
+                End::Lost(why, progress) => (why, progress),
             };
             if self.state.problem("link", &why) {
                 tracing::warn!(error = %why, "not connected; records wait on disk");
             }
-            if began.elapsed() > GOOD {
+            if began.elapsed() > GOOD || progress == Progress::Some {
                 retry = FIRST_RETRY;
             }
             // Half of the time is random, so that a thousand devices do not come back at once.

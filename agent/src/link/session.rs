@@ -35,8 +35,17 @@ pub enum End {
     Stopped,
     /// There is another certificate to connect with.
     Renewed,
-    /// It was lost, or never came about.
-    Lost(String),
+    /// It was lost, or never came about; and whether a record was delivered over it.
+    Lost(String, Progress),
+}
+
+/// Whether a connection has delivered a record: such a one is worth coming back to soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// None was.
+    None,
+    /// At least one was.
+    Some,
 }
 
 /// Time for the goodbye when the agent stops.
@@ -53,10 +62,10 @@ pub async fn run(link: &Link, limiter: &mut Limiter, stop: &CancellationToken) -
     let version = Version::of(&link.settings);
     let identity = match block_in_place(|| Identity::load(&link.settings)) {
         Ok(identity) => identity,
-        Err(error) => return End::Lost(error.to_string()),
+        Err(error) => return End::Lost(error.to_string(), Progress::None),
     };
     if let Err(error) = identity.check_time(link.clock.now().timestamp, &link.settings.cert) {
-        return End::Lost(error.to_string());
+        return End::Lost(error.to_string(), Progress::None);
     }
     let (client, event_loop) = AsyncClient::new(options(link, &identity), MAX_UNACKNOWLEDGED);
     let (events, received) = mpsc::channel(64);
@@ -71,6 +80,7 @@ pub async fn run(link: &Link, limiter: &mut Limiter, stop: &CancellationToken) -
         window: Window::new(link.settings.window),
         refused: Vec::new(),
         connected: false,
+        progress: Progress::None,
     };
     session.work(stop).await
 }
@@ -137,6 +147,7 @@ struct Session<'a> {
     /// Records that the broker refused on this connection.
     refused: Vec<RecordId>,
     connected: bool,
+    progress: Progress,
 }
 
 impl Session<'_> {
@@ -157,7 +168,7 @@ impl Session<'_> {
                     Some(event) => {
                         if let Some(why) = self.event(event) {
                             self.poll.abort();
-                            return End::Lost(why);
+                            return End::Lost(why, self.progress);
                         }
                     }
                     None => return self.lost().await,
@@ -171,7 +182,7 @@ impl Session<'_> {
                 _ = ticks.tick() => {
                     if let Some(why) = self.tick() {
                         self.poll.abort();
-                        return End::Lost(why);
+                        return End::Lost(why, self.progress);
                     }
                     if self.has_new_identity() {
                         return self.renew().await;
@@ -313,6 +324,7 @@ impl Session<'_> {
     /// bridge that is slower than the patience would be sent the same records for ever.
     fn done(&mut self, ids: &[RecordId]) {
         self.window.leave(ids);
+        self.progress = Progress::Some;
         if let Err(error) = block_in_place(|| self.link.spool.done(ids)) {
             // They stay in the spool, go out once more, and are recognised by their ids.
             tracing::warn!(%error, "delivered records could not be removed from the spool");
@@ -402,7 +414,7 @@ impl Session<'_> {
     }
 
     async fn lost(self) -> End {
-        let Self { link, poll, .. } = self;
+        let Self { link, poll, progress, .. } = self;
         match poll.await {
             Ok((event_loop, error)) => {
                 let why = error.map_or_else(
@@ -410,9 +422,9 @@ impl Session<'_> {
                     |error| explain(&error, &link.settings),
                 );
                 harvest(link, self.window, event_loop);
-                End::Lost(why)
+                End::Lost(why, progress)
             }
-            Err(error) => End::Lost(format!("the connection's task failed: {error}")),
+            Err(error) => End::Lost(format!("the connection's task failed: {error}"), progress),
         }
     }
 
