@@ -1,13 +1,16 @@
 //! `edgeveil-agent score`
 
 use super::Failure;
-use crate::sense::forest;
+use crate::{
+    sense::forest,
+    settings::{Alerts, Detector, Profile},
+};
 use anyhow::{Context, bail};
 use std::io::{BufRead, Read, Write};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// How the detector is tuned
+    /// How fast the rows come
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     profile: Profile,
     /// Writes `score,alert` with alert 0 or 1, row by row without hysteresis
@@ -18,12 +21,6 @@ pub struct Arguments {
     seed: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Profile {
-    /// Sensors at 0.1 to 100 rows a second
-    Default,
-}
-
 /// A longer line is no row of numbers.
 const MAX_LINE: u64 = 64 << 10;
 /// More values than a reading may carry.
@@ -31,7 +28,6 @@ const MAX_VALUES: usize = edgeveil_wire::MAX_VALUES;
 
 /// Scores as the agent does, a row at a time.
 pub fn score(arguments: &Arguments) -> Result<(), Failure> {
-    let Profile::Default = arguments.profile;
     Ok(rows(std::io::stdin().lock(), std::io::stdout().lock(), arguments)?)
 }
 
@@ -58,9 +54,11 @@ fn rows(mut input: impl BufRead, mut out: impl Write, arguments: &Arguments) -> 
             bail!("line {number} has {} values where the first had {wanted}", row.len());
         }
         if detector.is_none() {
-            detector = forest(wanted, arguments.seed).map(|forest| (forest, wanted));
+            let settings =
+                Detector { seed: arguments.seed, profile: arguments.profile, alerts: Alerts::Rows };
+            detector = Some((forest(wanted, &settings)?, wanted));
         }
-        let Some((forest, _)) = &mut detector else { bail!("no detector for {wanted} values") };
+        let Some((forest, _)) = &mut detector else { continue };
         let score = forest.score(&row).with_context(|| format!("line {number}"))?;
         if arguments.alerts {
             writeln!(out, "{:.6},{}", score.value, u8::from(score.is_anomaly))?;

@@ -2,6 +2,8 @@
 
 mod csv;
 mod detect;
+mod keeper;
+mod memory;
 mod simulate;
 mod task;
 mod thermal;
