@@ -95,11 +95,19 @@ fn parse(line: &str, row: &mut Vec<f64>) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::fuzz_cases;
+    use rand_xoshiro::{
+        Xoshiro256PlusPlus,
+        rand_core::{RngCore, SeedableRng},
+    };
+
+    fn arguments(alerts: bool) -> Arguments {
+        Arguments { profile: Profile::Default, alerts, seed: 0 }
+    }
 
     fn scored(input: &str, alerts: bool) -> anyhow::Result<String> {
         let mut out = Vec::new();
-        let arguments = Arguments { profile: Profile::Default, alerts, seed: 0 };
-        rows(input.as_bytes(), &mut out, &arguments)?;
+        rows(input.as_bytes(), &mut out, &arguments(alerts))?;
         Ok(String::from_utf8(out)?)
     }
 
@@ -127,6 +135,62 @@ mod tests {
         ] {
             let error = scored(input, false).unwrap_err().to_string();
             assert!(error.contains(what), "{input:?}: {error}");
+        }
+    }
+
+    /// `FUZZ_CASES` sets how many inputs are tried.
+    #[test]
+    fn any_input_is_scored_up_to_the_line_that_is_named() {
+        const PARTS: &[&[u8]] = &[
+            b"1",
+            b"-2.5",
+            b"1e308",
+            b"-1e308",
+            b"1e999",
+            b"5e-324",
+            b"NaN",
+            b"inf",
+            b"",
+            b" ",
+            b",",
+            b",",
+            b",",
+            b"\n",
+            b"\n",
+            b"\n",
+            b"\r\n",
+            b"\0",
+            b"\xff",
+            b"0x10",
+            b"1_000",
+            b"\xef\xbb\xbf",
+            b"x",
+            b"\t7\t",
+            b"999999999999999999999",
+        ];
+        let mut draws = Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut below = |n: usize| (draws.next_u64() % n as u64) as usize;
+        for _ in 0..fuzz_cases() {
+            let input: Vec<u8> = match below(3) {
+                // Mostly right, so that it gets far.
+                0 => (0..below(40)).flat_map(|_| [b"3,4\n", PARTS[below(6)], b",9\n"].concat()).collect(),
+                _ => (0..below(30)).flat_map(|_| PARTS[below(PARTS.len())]).copied().collect(),
+            };
+            let mut out = Vec::new();
+            let result = rows(&input[..], &mut out, &arguments(true));
+            let scored = out.iter().filter(|byte| **byte == b'\n').count();
+            let out = String::from_utf8(out).expect("numbers");
+            for line in out.lines() {
+                let score = line.split(',').next().and_then(|score| score.parse::<f64>().ok());
+                assert!(score.is_some_and(|score| (0.0..=1.0).contains(&score)), "{line}");
+            }
+            let lines = input.split_inclusive(|byte| *byte == b'\n').count();
+            match result {
+                Ok(()) => assert_eq!(scored, lines),
+                Err(error) => {
+                    assert!(format!("{error:#}").starts_with(&format!("line {}", scored + 1)), "{error:#}")
+                }
+            }
         }
     }
 }

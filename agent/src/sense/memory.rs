@@ -72,24 +72,13 @@ impl Memory {
     /// What was kept; none if nothing was.
     pub fn recall(&self) -> Result<Option<Learned>, MemoryError> {
         let path = self.file();
-        let damaged =
-            |what: &dyn ToString| MemoryError::Damaged { path: path.clone(), what: what.to_string() };
         let mut bytes = Vec::new();
         match File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)) {
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(MemoryError::Io { action: "read", path: path.clone(), source }),
             Ok(_) => {}
         }
-        let rest = bytes.strip_prefix(FIRST_LINE).ok_or_else(|| damaged(&"it begins with something else"))?;
-        let (sum, rest) = rest.split_first_chunk().ok_or_else(|| damaged(&"it is cut off"))?;
-        if u32::from_le_bytes(*sum) != crc32fast::hash(rest) {
-            return Err(damaged(&"its checksum is wrong"));
-        }
-        let learned: Learned = ciborium::from_reader(rest).map_err(|error| damaged(&error))?;
-        if learned.names.len() != learned.forest.dimensions() {
-            return Err(damaged(&"it names more or fewer values than it scores"));
-        }
-        Ok(Some(learned))
+        parse(&bytes).map(Some).map_err(|what| MemoryError::Damaged { path, what })
     }
 
     /// Puts `learned` in the place of what was kept.
@@ -123,10 +112,28 @@ impl Memory {
     }
 }
 
+fn parse(bytes: &[u8]) -> Result<Learned, String> {
+    let rest = bytes.strip_prefix(FIRST_LINE).ok_or("it begins with something else")?;
+    let (sum, rest) = rest.split_first_chunk().ok_or("it is cut off")?;
+    if u32::from_le_bytes(*sum) != crc32fast::hash(rest) {
+        return Err("its checksum is wrong".to_owned());
+    }
+    let learned: Learned = ciborium::from_reader(rest).map_err(|error| error.to_string())?;
+    if learned.names.len() != learned.forest.dimensions() {
+        return Err("it names more or fewer values than it scores".to_owned());
+    }
+    Ok(learned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::fuzz_cases;
     use linfa_isolation::StreamingForestParams;
+    use rand_xoshiro::{
+        Xoshiro256PlusPlus,
+        rand_core::{RngCore, SeedableRng},
+    };
 
     fn memory() -> (tempfile::TempDir, Memory) {
         let dir = tempfile::tempdir().unwrap();
@@ -172,5 +179,47 @@ mod tests {
         }
         let aside = memory.set_aside().unwrap();
         assert!(aside.exists() && memory.recall().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_full_memory_is_small() {
+        let (_dir, memory) = memory();
+        let mut forest = StreamingForestParams::new(8).detector().unwrap();
+        let row = |i: u32| [1, 3, 5, 7, 11, 13, 17, 19].map(|n| f64::from((i * n * 7919) % 1009) / 7.0);
+        (0..5000).for_each(|i| _ = forest.score(&row(i)));
+        let names = "abcdefgh".chars().map(|c| c.to_string().parse().unwrap()).collect();
+        memory.keep(&Learned { names, forest }).unwrap();
+        let bytes = fs::metadata(memory.file()).unwrap().len();
+        assert!(bytes < 1 << 20, "{bytes}");
+    }
+
+    /// A checksum keeps chance out; this keeps out what has a right one. `FUZZ_CASES` sets how many are tried.
+    #[test]
+    fn what_is_no_memory_is_refused_or_sound() {
+        let forest = StreamingForestParams::new(1).n_trees(2).max_samples(8).reservoir(32).warm_up(32);
+        let mut forest = forest.detector().unwrap();
+        (0..40).for_each(|i| _ = forest.score(&[f64::from(i * 7919 % 101)]));
+        let mut whole = Vec::new();
+        ciborium::into_writer(&Learned { names: vec!["a".parse().unwrap()], forest }, &mut whole).unwrap();
+        let mut draws = Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut below = |n: usize| (draws.next_u64() % n as u64) as usize;
+        for _ in 0..fuzz_cases() {
+            let mut body = whole.clone();
+            for _ in 0..=below(4) {
+                let at = below(body.len());
+                match below(5) {
+                    0 if at > 0 => body.truncate(at),
+                    1 => body.insert(at, below(256) as u8),
+                    2 => body[at] ^= 1 << below(8),
+                    _ => body[at] = [0, 0x1b, 0x3b, 0x5b, 0x7b, 0x9b, 0xbb, 0xf9, 0xfb, 0xff][below(10)],
+                }
+            }
+            let bytes = [FIRST_LINE, &crc32fast::hash(&body).to_le_bytes(), &body].concat();
+            if let Ok(mut learned) = parse(&bytes) {
+                let row = vec![below(1000) as f64; learned.forest.dimensions()];
+                let score = learned.forest.score(&row).expect("a score");
+                assert!((0.0..=1.0).contains(&score.value), "{score:?}");
+            }
+        }
     }
 }

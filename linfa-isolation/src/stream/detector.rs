@@ -62,7 +62,7 @@ impl StreamingForest {
             novelty: Head::new(novelty),
             state: Head::new(state),
             deviation: Deviation::new(params.dimensions),
-            peak: Peak::new(params.repeat_rows * params.pace),
+            peak: Peak::new(params.repeat_rows as f64 * params.pace as f64),
             episodes: Episodes::default(),
             scratch: Scratch::default(),
             params,
