@@ -59,6 +59,8 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     for sensor in &settings.sensors {
         let group = sense::Group {
             settings: sensor.clone(),
+            data_dir: settings.device.data_dir.clone(),
+            save_interval: settings.detector_save_interval,
             records: records.clone(),
             state: state.clone(),
             clock: clock.clone(),

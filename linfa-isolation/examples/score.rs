@@ -9,12 +9,18 @@ use linfa_isolation::{StreamingForest, StreamingForestParams};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut alerts = false;
-    let mut seed = 42;
+    let (mut seed, mut pace, mut repeat_rows, mut warm_up) = (42, 1, 400, 64);
     for argument in std::env::args().skip(1) {
-        match argument.strip_prefix("--seed=") {
-            Some(given) => seed = given.parse()?,
+        match argument.split_once('=') {
+            Some(("--seed", given)) => seed = given.parse()?,
+            Some(("--pace", given)) => pace = given.parse()?,
+            Some(("--repeat-rows", given)) => repeat_rows = given.parse()?,
+            Some(("--warm-up", given)) => warm_up = given.parse()?,
             None if argument == "--alerts" => alerts = true,
-            None => return Err(format!("{argument}: only --alerts and --seed=N are known").into()),
+            _ => {
+                let known = "--alerts, --seed=N, --pace=N, --repeat-rows=N and --warm-up=N";
+                return Err(format!("{argument}: only {known} are known").into());
+            }
         }
     }
     let mut detector: Option<StreamingForest> = None;
@@ -34,7 +40,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .map_err(|error| format!("line {}: {error}", at + 1))?;
         let detector = match &mut detector {
             Some(detector) => detector,
-            none => none.insert(StreamingForestParams::new(row.len()).seed(seed).detector()?),
+            none => none.insert(
+                StreamingForestParams::new(row.len())
+                    .seed(seed)
+                    .pace(pace)
+                    .repeat_rows(repeat_rows)
+                    .warm_up(warm_up)
+                    .detector()?,
+            ),
         };
         let score = detector.score(&row).map_err(|error| format!("line {}: {error}", at + 1))?;
         if alerts {

@@ -42,7 +42,7 @@ pub use error::{IsolationError, StreamError};
 pub use forest::{
     Contamination, Cuts, IsolationForest, IsolationForestParams, IsolationForestValidParams, PathRule,
 };
-pub use path_length::{average_path_length, harmonic};
+pub use path_length::average_path_length;
 pub use stream::{
     Episode, Hysteresis, Score, StreamingForest, StreamingForestParams, StreamingForestValidParams,
 };

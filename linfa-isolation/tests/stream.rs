@@ -90,6 +90,28 @@ fn a_constant_is_quiet_and_its_change_is_not() {
     assert!(scores[2500].is_anomaly);
 }
 
+/// A motor at ten rows a second that runs for 30 s every two minutes, and how often an episode of alerts begins in its second half hour.
+#[test]
+fn a_machine_that_starts_now_and_then_is_ordinary_at_the_right_pace() {
+    let episodes = |pace: usize| {
+        let mut chance = Chance::new(12);
+        let mut detector = StreamingForestParams::new(1).pace(pace).detector().expect("valid");
+        let (mut last, mut begins) = (0, 0);
+        for i in 0..36_000 {
+            let current =
+                if i % 1200 < 300 { 4.0 + 0.1 * chance.normal() } else { 0.2 + 0.02 * chance.normal() };
+            let score = detector.score(&[current]).expect("a score");
+            if score.is_anomaly && i >= 18_000 {
+                begins += u32::from(i - last > 300);
+                last = i;
+            }
+        }
+        begins
+    };
+    let (every_row, as_fast_as_the_rows) = (episodes(1), episodes(10));
+    assert!(every_row >= 10 && as_fast_as_the_rows <= 3, "{every_row} {as_fast_as_the_rows}");
+}
+
 #[test]
 fn a_long_faint_fault_shows_in_the_values_below_the_line() {
     let mut chance = Chance::new(3);
@@ -191,6 +213,7 @@ fn parameters_out_of_range_are_named() {
         (StreamingForestParams::new(1).n_trees(0), "n_trees"),
         (StreamingForestParams::new(1).max_samples(5000), "max_samples"),
         (StreamingForestParams::new(1).reservoir(1), "reservoir"),
+        (StreamingForestParams::new(1).pace(0), "pace"),
         (StreamingForestParams::new(1).warm_up(0), "warm_up"),
         (StreamingForestParams::new(1).false_discovery(f64::NAN), "false_discovery"),
         (StreamingForestParams::new(1).repeat_rows(0), "repeat_rows"),
@@ -205,8 +228,8 @@ fn parameters_out_of_range_are_named() {
 fn a_restored_detector_goes_on_as_if_nothing_had_happened() {
     for rows in [0, 10, 40, 100, 700, 5000] {
         let mut stream = two_sensors(9, rows + 300, false).into_iter().map(|(row, _)| row);
-        let mut detector =
-            StreamingForestParams::new(2).hysteresis(Some(Hysteresis::default())).detector().expect("valid");
+        let params = StreamingForestParams::new(2).hysteresis(Some(Hysteresis::default())).pace(1 + rows % 7);
+        let mut detector = params.detector().expect("valid");
         stream.by_ref().take(rows).for_each(|row| _ = detector.score(&row));
         let saved = serde_json::to_string(&detector).expect("saved");
         let mut restored: StreamingForest = serde_json::from_str(&saved).expect("restored");

@@ -1,13 +1,16 @@
 //! `edgeveil-agent score`
 
 use super::Failure;
-use crate::sense::forest;
+use crate::{
+    sense::forest,
+    settings::{Alerts, Detector, Profile},
+};
 use anyhow::{Context, bail};
 use std::io::{BufRead, Read, Write};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// How the detector is tuned
+    /// How fast the rows come
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     profile: Profile,
     /// Writes `score,alert` with alert 0 or 1, row by row without hysteresis
@@ -18,12 +21,6 @@ pub struct Arguments {
     seed: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Profile {
-    /// Sensors at 0.1 to 100 rows a second
-    Default,
-}
-
 /// A longer line is no row of numbers.
 const MAX_LINE: u64 = 64 << 10;
 /// More values than a reading may carry.
@@ -31,7 +28,6 @@ const MAX_VALUES: usize = edgeveil_wire::MAX_VALUES;
 
 /// Scores as the agent does, a row at a time.
 pub fn score(arguments: &Arguments) -> Result<(), Failure> {
-    let Profile::Default = arguments.profile;
     Ok(rows(std::io::stdin().lock(), std::io::stdout().lock(), arguments)?)
 }
 
@@ -58,9 +54,11 @@ fn rows(mut input: impl BufRead, mut out: impl Write, arguments: &Arguments) -> 
             bail!("line {number} has {} values where the first had {wanted}", row.len());
         }
         if detector.is_none() {
-            detector = forest(wanted, arguments.seed).map(|forest| (forest, wanted));
+            let settings =
+                Detector { seed: arguments.seed, profile: arguments.profile, alerts: Alerts::Rows };
+            detector = Some((forest(wanted, &settings)?, wanted));
         }
-        let Some((forest, _)) = &mut detector else { bail!("no detector for {wanted} values") };
+        let Some((forest, _)) = &mut detector else { continue };
         let score = forest.score(&row).with_context(|| format!("line {number}"))?;
         if arguments.alerts {
             writeln!(out, "{:.6},{}", score.value, u8::from(score.is_anomaly))?;
@@ -97,11 +95,19 @@ fn parse(line: &str, row: &mut Vec<f64>) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::fuzz_cases;
+    use rand_xoshiro::{
+        Xoshiro256PlusPlus,
+        rand_core::{RngCore, SeedableRng},
+    };
+
+    fn arguments(alerts: bool) -> Arguments {
+        Arguments { profile: Profile::Default, alerts, seed: 0 }
+    }
 
     fn scored(input: &str, alerts: bool) -> anyhow::Result<String> {
         let mut out = Vec::new();
-        let arguments = Arguments { profile: Profile::Default, alerts, seed: 0 };
-        rows(input.as_bytes(), &mut out, &arguments)?;
+        rows(input.as_bytes(), &mut out, &arguments(alerts))?;
         Ok(String::from_utf8(out)?)
     }
 
@@ -129,6 +135,62 @@ mod tests {
         ] {
             let error = scored(input, false).unwrap_err().to_string();
             assert!(error.contains(what), "{input:?}: {error}");
+        }
+    }
+
+    /// `FUZZ_CASES` sets how many inputs are tried.
+    #[test]
+    fn any_input_is_scored_up_to_the_line_that_is_named() {
+        const PARTS: &[&[u8]] = &[
+            b"1",
+            b"-2.5",
+            b"1e308",
+            b"-1e308",
+            b"1e999",
+            b"5e-324",
+            b"NaN",
+            b"inf",
+            b"",
+            b" ",
+            b",",
+            b",",
+            b",",
+            b"\n",
+            b"\n",
+            b"\n",
+            b"\r\n",
+            b"\0",
+            b"\xff",
+            b"0x10",
+            b"1_000",
+            b"\xef\xbb\xbf",
+            b"x",
+            b"\t7\t",
+            b"999999999999999999999",
+        ];
+        let mut draws = Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut below = |n: usize| (draws.next_u64() % n as u64) as usize;
+        for _ in 0..fuzz_cases() {
+            let input: Vec<u8> = match below(3) {
+                // Mostly right, so that it gets far.
+                0 => (0..below(40)).flat_map(|_| [b"3,4\n", PARTS[below(6)], b",9\n"].concat()).collect(),
+                _ => (0..below(30)).flat_map(|_| PARTS[below(PARTS.len())]).copied().collect(),
+            };
+            let mut out = Vec::new();
+            let result = rows(&input[..], &mut out, &arguments(true));
+            let scored = out.iter().filter(|byte| **byte == b'\n').count();
+            let out = String::from_utf8(out).expect("numbers");
+            for line in out.lines() {
+                let score = line.split(',').next().and_then(|score| score.parse::<f64>().ok());
+                assert!(score.is_some_and(|score| (0.0..=1.0).contains(&score)), "{line}");
+            }
+            let lines = input.split_inclusive(|byte| *byte == b'\n').count();
+            match result {
+                Ok(()) => assert_eq!(scored, lines),
+                Err(error) => {
+                    assert!(format!("{error:#}").starts_with(&format!("line {}", scored + 1)), "{error:#}")
+                }
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod csv;
 mod detect;
+mod keeper;
+mod memory;
 mod simulate;
 mod task;
 mod thermal;
@@ -50,4 +52,10 @@ pub fn open(sensor: &settings::Sensor) -> Result<Box<dyn Sensor>, SensorError> {
         SensorSource::Simulate { seed, outliers } => Box::new(simulate::Simulator::new(*seed, *outliers)),
         SensorSource::Thermal { zone, value } => Box::new(thermal::Thermal::open(zone, value.clone())?),
     })
+}
+
+/// How many cases a fuzzing test tries: a few, or as many as `FUZZ_CASES` says.
+#[cfg(test)]
+pub(crate) fn fuzz_cases() -> u64 {
+    std::env::var("FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
 }

@@ -1,14 +1,14 @@
 //! A task for each sensor group.
 
-use super::{Detector, Sensor, SensorError, open};
+use super::{Detector, Scored, Sensor, SensorError, keeper::Keeper, memory::Memory, open};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Moment},
     record::{AlertBody, Observation, Records},
     settings,
     state::State,
 };
-use edgeveil_wire::EventKind;
-use std::{sync::Arc, time::Duration};
+use edgeveil_wire::{EventKind, Values};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     task::block_in_place,
     time::{MissedTickBehavior, interval, sleep},
@@ -19,6 +19,10 @@ use tokio_util::sync::CancellationToken;
 pub struct Group {
     /// What it was told.
     pub settings: settings::Sensor,
+    /// Below it the detector's memory is kept.
+    pub data_dir: PathBuf,
+    /// How often it is written.
+    pub save_interval: Duration,
     /// Where its rows go.
     pub records: Records,
     /// Where they are counted and problems are shown.
@@ -36,22 +40,48 @@ const REOPEN: Duration = Duration::from_secs(10);
 /// Reads until it is told to stop.
 pub async fn watch(group: Group) {
     let stop = group.stop.clone();
+    // The detector outlives the sensor's failures: what it has learned stays true.
+    let mut scorer = group.settings.detector.as_ref().map(|settings| Scorer::recall(&group, settings));
     stop.run_until_cancelled(async {
-        // The detector outlives the sensor's failures: what it has learned stays true.
-        let mut detector = group.settings.detector.as_ref().map(Detector::new);
         let mut lost = false;
         loop {
             match block_in_place(|| open(&group.settings)) {
-                Ok(mut sensor) => read_rows(&group, sensor.as_mut(), &mut detector, &mut lost).await,
+                Ok(mut sensor) => read_rows(&group, sensor.as_mut(), &mut scorer, &mut lost).await,
                 Err(error) => report_lost(&group, &error, &mut lost).await,
             }
             sleep(REOPEN).await;
         }
     })
     .await;
+    if let Some(Scorer { detector, keeper }) = scorer {
+        keeper.finish(&detector).await;
+    }
 }
 
-async fn read_rows(group: &Group, sensor: &mut dyn Sensor, detector: &mut Option<Detector>, lost: &mut bool) {
+/// A group's detector, and what keeps its memory.
+struct Scorer {
+    detector: Detector,
+    keeper: Keeper,
+}
+
+impl Scorer {
+    fn recall(group: &Group, settings: &settings::Detector) -> Self {
+        let name = &group.settings.group;
+        let memory = Memory::new(&group.data_dir, name);
+        let detector = block_in_place(|| {
+            tracing::info_span!("sensor", group = %name).in_scope(|| Detector::recall(settings, &memory))
+        });
+        Self { detector, keeper: Keeper::new(memory, group.save_interval, name, group.state.clone()) }
+    }
+
+    async fn score(&mut self, moment: Moment, values: &Values) -> Option<Scored> {
+        let scored = self.detector.score(values);
+        self.keeper.tick(moment.uptime, &self.detector).await;
+        scored
+    }
+}
+
+async fn read_rows(group: &Group, sensor: &mut dyn Sensor, scorer: &mut Option<Scorer>, lost: &mut bool) {
     let mut ticks = interval(Duration::from_secs_f64(1.0 / group.settings.rate));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures = 0;
@@ -62,9 +92,12 @@ async fn read_rows(group: &Group, sensor: &mut dyn Sensor, detector: &mut Option
             Ok(values) => {
                 failures = 0;
                 report_back(group, lost).await;
-                let scored = detector.as_mut().and_then(|detector| detector.score(&values));
+                let scored = match scorer {
+                    Some(scorer) => scorer.score(moment, &values).await,
+                    None => None,
+                };
                 let score = scored.as_ref().map(|scored| scored.score);
-                let alert = scored.filter(|scored| scored.is_anomaly).map(|scored| AlertBody {
+                let alert = scored.filter(|scored| scored.alert).map(|scored| AlertBody {
                     threshold: scored.threshold,
                     contributions: scored.contributions,
                 });

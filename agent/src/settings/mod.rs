@@ -31,6 +31,8 @@ pub struct Settings {
     pub veil: Option<Veil>,
     /// How often `health` is published.
     pub health_interval: Duration,
+    /// How often what a detector has learned is written to disk.
+    pub detector_save_interval: Duration,
 }
 
 /// The device itself.
@@ -166,6 +168,43 @@ pub enum SensorSource {
 pub struct Detector {
     /// Seed of the forest.
     pub seed: u64,
+    /// How fast time passes for it.
+    pub profile: Profile,
+    /// What is alerted.
+    pub alerts: Alerts,
+}
+
+/// How fast rows come, which is how many of them the detector takes for one step of its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Up to three rows a second, down to one in some minutes
+    Default,
+    /// Three to thirty rows a second
+    #[value(name = "10hz")]
+    Hz10,
+    /// More than thirty rows a second
+    #[value(name = "100hz")]
+    Hz100,
+}
+
+impl Profile {
+    /// For so many rows a second.
+    pub fn of_rate(rate: f64) -> Self {
+        match rate {
+            ..=3.0 => Self::Default,
+            ..=30.0 => Self::Hz10,
+            _ => Self::Hz100,
+        }
+    }
+}
+
+/// What is alerted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alerts {
+    /// Each anomalous row.
+    Rows,
+    /// The first row of each episode; it is over after 30 ordinary rows (of the default profile).
+    Episodes,
 }
 
 /// What happens to a frame that cannot be veiled.

@@ -1,8 +1,8 @@
 //! From the file to [`Settings`]. Every key, its default and its bounds stand here.
 
 use super::{
-    Acknowledgement, ByteSize, Camera, CameraSource, Detector, Device, Limits, Link, OnFailure, Problems,
-    Sensor, SensorSource, Settings, Size, Spool, Veil,
+    Acknowledgement, Alerts, ByteSize, Camera, CameraSource, Detector, Device, Limits, Link, OnFailure,
+    Problems, Profile, Sensor, SensorSource, Settings, Size, Spool, Veil,
     document::{self, Section},
     units::Text,
 };
@@ -27,7 +27,21 @@ pub fn parse(file: &Path, text: &str) -> Result<Settings, Problems> {
             Duration::from_secs(30),
             Duration::from_secs(1)..=Duration::from_secs(3600),
         );
-        Some(Settings { device: device?, link: link?, spool, cameras, sensors, veil, health_interval })
+        let detector_save_interval = root.section("detector").within(
+            "save_interval",
+            Duration::from_secs(1800),
+            Duration::from_secs(60)..=Duration::from_secs(86_400),
+        );
+        Some(Settings {
+            device: device?,
+            link: link?,
+            spool,
+            cameras,
+            sensors,
+            veil,
+            health_interval,
+            detector_save_interval,
+        })
     })
 }
 
@@ -138,7 +152,20 @@ fn sensor(section: &Section<'_>) -> Option<Sensor> {
     };
     let detect = section.or("detect", true);
     let seed = section.or("detector_seed", 0);
-    Some(Sensor { group: group?.0, source: source?, rate, detector: detect.then_some(Detector { seed }) })
+    let of_rate = Profile::of_rate(rate);
+    let profile = choice(
+        section,
+        "profile",
+        &[
+            ("auto", of_rate),
+            ("default", Profile::Default),
+            ("10hz", Profile::Hz10),
+            ("100hz", Profile::Hz100),
+        ],
+    );
+    let alerts = choice(section, "alerts", &[("rows", Alerts::Rows), ("episodes", Alerts::Episodes)]);
+    let detector = detect.then_some(Detector { seed, profile, alerts });
+    Some(Sensor { group: group?.0, source: source?, rate, detector })
 }
 
 fn veil(section: &Section<'_>, wanted: bool) -> Option<Veil> {
@@ -237,6 +264,27 @@ mod tests {
     fn a_camera_needs_a_veil() {
         let text = format!("{GOOD}\n[[camera]]\nname = \"a\"\nsource = {{ replay = \"/tmp\" }}\n");
         assert_eq!(problems(&text), [(1, "veil.model".to_owned())]);
+    }
+
+    #[test]
+    fn a_detector_goes_by_the_rate_unless_it_is_told() {
+        let sensor = |more: &str| {
+            let text = format!("{GOOD}\n[[sensor]]\ngroup = \"a\"\nsource = {{ csv = \"f\" }}\n{more}");
+            parse(Path::new("agent.toml"), &text).unwrap().sensors[0].detector.clone().unwrap()
+        };
+        for (more, profile) in [
+            ("rate = 0.1", Profile::Default),
+            ("", Profile::Default),
+            ("rate = 10", Profile::Hz10),
+            ("rate = 100", Profile::Hz100),
+            ("rate = 100\nprofile = \"default\"", Profile::Default),
+        ] {
+            assert_eq!(sensor(more).profile, profile, "{more}");
+        }
+        assert_eq!(sensor("").alerts, Alerts::Rows);
+        assert_eq!(sensor("alerts = \"episodes\"").alerts, Alerts::Episodes);
+        let text = format!("{GOOD}\n[[sensor]]\ngroup = \"a\"\nsource = {{ csv = \"f\" }}\nprofile = \"x\"");
+        assert_eq!(problems(&text)[0].1, "sensor[0].profile");
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Grower<'_> {
             // Written so that neither the span nor the product can overflow.
             let drawn = low * (1.0 - u) + high * u;
             let threshold = if drawn > low && drawn <= high { drawn } else { high };
-            tree.cuts[at] = Cut { threshold, column };
+            tree.cuts[at] = Cut::new(threshold, column);
             if let Some(span) = tree.spans.get_mut(at) {
                 *span = (low, high);
             }

@@ -62,7 +62,7 @@ impl TryFrom<Saved> for IsolationForest {
             "its trees are not complete",
         )?;
         require(
-            trees.cuts.iter().all(|cut| cut.threshold.is_finite() && (cut.column as usize) < columns)
+            trees.cuts.iter().all(|cut| cut.threshold().is_finite() && (cut.column as usize) < columns)
                 && trees.leaves.iter().all(|x| x.is_finite() && *x >= 0.0)
                 && trees.sizes.iter().all(|&size| size as usize <= sample),
             "a node is out of bounds",

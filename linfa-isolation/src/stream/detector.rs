@@ -1,7 +1,7 @@
 use super::deviation::Deviation;
 use super::episode::{Episode, Episodes};
 use super::features::{Channel, NOVELTY};
-use super::head::{Head, Shape};
+use super::head::{Head, Keep, Shape};
 use super::hyperparams::StreamingForestValidParams;
 use super::tree::Workspace;
 use super::verdict::{Evidence, LINE, Peak};
@@ -62,7 +62,7 @@ impl StreamingForest {
             novelty: Head::new(novelty),
             state: Head::new(state),
             deviation: Deviation::new(params.dimensions),
-            peak: Peak::new(params.repeat_rows),
+            peak: Peak::new(params.repeat_rows as f64 * params.pace as f64),
             episodes: Episodes::default(),
             scratch: Scratch::default(),
             params,
@@ -124,11 +124,12 @@ impl StreamingForest {
 
         let Scratch { work, novelty_row, state_row, offsets, novelty_credits, state_credits } =
             &mut self.scratch;
+        let pace = self.params.pace as f64;
         novelty_row.clear();
         state_row.clear();
         offsets.clear();
         for (j, (channel, &value)) in self.channels.iter_mut().zip(row).enumerate() {
-            let features = channel.next(value, self.deviation.spread(j));
+            let features = channel.next(value, self.deviation.spread(j), pace);
             novelty_row.extend(features.novelty);
             state_row.push(features.state);
             offsets.push(features.offset);
@@ -165,7 +166,9 @@ impl StreamingForest {
         let mut draws = Draws::stream(self.params.seed, self.seen);
         self.novelty.learn(novelty_row, work, &mut draws);
         self.state.learn(state_row, work, &mut draws);
-        self.deviation.learn(offsets, farthest, self.params.false_discovery);
+        if self.deviation.is_filling() || self.seen.is_multiple_of(self.params.pace as u64) {
+            self.deviation.learn(offsets, farthest, self.params.false_discovery);
+        }
         let episode = self.episodes.next(self.params.hysteresis, is_anomaly);
         Ok(Score { value, threshold: LINE, is_anomaly, warming_up, contributions, episode })
     }
@@ -183,7 +186,7 @@ fn shapes(params: &StreamingForestValidParams) -> (Shape, Shape) {
         trees: params.n_trees,
         sample: params.max_samples,
         reservoir: params.reservoir,
-        keep_one_in: 1,
+        keep: Keep::EvenlyThenOneIn(params.pace),
         regrow_every: 16,
     };
     let state = Shape {
@@ -191,7 +194,7 @@ fn shapes(params: &StreamingForestValidParams) -> (Shape, Shape) {
         trees: params.n_trees,
         sample: 256,
         reservoir: 256,
-        keep_one_in: 100,
+        keep: Keep::OneIn(100 * params.pace),
         regrow_every: 64,
     };
     (novelty, state)

@@ -47,6 +47,11 @@ impl Deviation {
         4 * lists.iter().map(|list| list.capacity()).sum::<usize>() + 8 * self.scales.capacity()
     }
 
+    /// Whether there is room for more rows.
+    pub(super) fn is_filling(&self) -> bool {
+        self.recent.len() < RECENT
+    }
+
     /// The deviation of an offset in `dimension`, 0 if it is missing or nothing is known yet.
     pub(super) fn of(&self, dimension: usize, offset: f32) -> f32 {
         let (centre, spread) = self.scales[dimension];

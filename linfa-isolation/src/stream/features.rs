@@ -11,7 +11,8 @@ const PULL: f64 = 3.0;
 /// Values are measured from the first one seen and held within this, so that no span of an f32 and no square of an f64 overflows.
 const BOUND: f64 = 1e37;
 
-/// Columns of the novelty head for each value: the value, its fast smoothing, and the size of its last step.
+/// Columns of the novelty head for each value: the value, its fast smoothing, and the size of its last step (at a pace of `n` rows: how far
+/// it is from the last `n` values).
 pub(super) const NOVELTY: usize = 3;
 
 /// The recent past of one value of the rows.
@@ -19,6 +20,7 @@ pub(super) const NOVELTY: usize = 3;
 pub(super) struct Channel {
     /// The first value seen; NaN before that.
     pub(super) origin: f64,
+    /// The value before; at a pace of `n` rows, the smoothing over the last `n`.
     pub(super) previous: f64,
     pub(super) fast: f64,
     pub(super) slow: f64,
@@ -43,8 +45,9 @@ impl Channel {
         Self { origin: f64::NAN, previous: 0.0, fast: 0.0, slow: 0.0, level: 0.0, seen: 0 }
     }
 
-    /// Takes the next value in. `spread` is that of the offsets so far, 0 while unknown. NaN stays NaN and leaves no trace.
-    pub(super) fn next(&mut self, value: f64, spread: f32) -> Features {
+    /// Takes the next value in. `spread` is that of the offsets so far, 0 while unknown; smoothing takes `pace` times as long. NaN stays
+    /// NaN and leaves no trace.
+    pub(super) fn next(&mut self, value: f64, spread: f32, pace: f64) -> Features {
         if value.is_nan() {
             return Features { novelty: [f32::NAN; NOVELTY], state: f32::NAN, offset: f32::NAN };
         }
@@ -54,14 +57,14 @@ impl Channel {
         let x = (value - self.origin).clamp(-BOUND, BOUND);
         // The first values are averaged evenly, so that the smoothing does not start from one of them.
         let even = 1.0 / (self.seen as f64 + 1.0);
-        self.fast += FAST.max(even) * (x - self.fast);
-        self.slow += SLOW.max(even) * (x - self.slow);
+        self.fast += (FAST / pace).max(even) * (x - self.fast);
+        self.slow += (SLOW / pace).max(even) * (x - self.slow);
         // An outlier pulls the level no farther than an ordinary value (Huber's psi); a level shift is followed at that pace.
         let offset = if self.seen == 0 { 0.0 } else { x - self.level };
         let pull = if spread > 0.0 { PULL * f64::from(spread) } else { f64::INFINITY };
-        self.level += LEVEL.max(even) * offset.clamp(-pull, pull);
+        self.level += (LEVEL / pace).max(even) * offset.clamp(-pull, pull);
         let step = if self.seen == 0 { 0.0 } else { (x - self.previous).abs() };
-        self.previous = x;
+        self.previous = x + (1.0 - (1.0 / pace).max(even)) * (self.previous - x);
         self.seen += 1;
         Features {
             novelty: [x as f32, self.fast as f32, step as f32],
@@ -79,10 +82,10 @@ mod tests {
     fn a_missing_value_leaves_no_trace() {
         let (mut with, mut without) = (Channel::new(), Channel::new());
         for x in [5.0, 6.0, f64::NAN, 7.0] {
-            assert_eq!(x.is_nan(), with.next(x, 0.0).novelty[0].is_nan());
+            assert_eq!(x.is_nan(), with.next(x, 0.0, 1.0).novelty[0].is_nan());
         }
         for x in [5.0, 6.0, 7.0] {
-            without.next(x, 0.0);
+            without.next(x, 0.0, 1.0);
         }
         assert_eq!(with, without);
     }
@@ -90,15 +93,15 @@ mod tests {
     #[test]
     fn small_steps_on_a_large_offset_survive_the_f32() {
         let mut channel = Channel::new();
-        channel.next(1.7e9, 0.0);
-        assert_eq!(channel.next(1.7e9 + 0.25, 0.0).novelty[0], 0.25);
+        channel.next(1.7e9, 0.0, 1.0);
+        assert_eq!(channel.next(1.7e9 + 0.25, 0.0, 1.0).novelty[0], 0.25);
     }
 
     #[test]
     fn extremes_stay_finite() {
         let mut channel = Channel::new();
         for x in [f64::MAX, f64::MIN, 0.0, f64::MIN_POSITIVE] {
-            let features = channel.next(x, 1.0);
+            let features = channel.next(x, 1.0, 1.0);
             assert!(
                 features.novelty.iter().chain([&features.state, &features.offset]).all(|x| x.is_finite())
             );
@@ -108,11 +111,11 @@ mod tests {
     #[test]
     fn the_level_follows_a_shift_but_not_an_outlier() {
         let mut channel = Channel::new();
-        (0..100).for_each(|i| _ = channel.next(f64::from(i % 2), 1.0));
+        (0..100).for_each(|i| _ = channel.next(f64::from(i % 2), 1.0, 1.0));
         let before = channel.level;
-        channel.next(1000.0, 1.0);
+        channel.next(1000.0, 1.0, 1.0);
         assert!((channel.level - before).abs() <= 0.1 + 1e-9);
-        (0..1500).for_each(|_| _ = channel.next(10.0, 1.0));
+        (0..1500).for_each(|_| _ = channel.next(10.0, 1.0, 1.0));
         assert!((channel.level - 10.0).abs() < 0.1);
     }
 }

@@ -6,6 +6,16 @@ use crate::random::Draws;
 /// The fewest rows a tree is grown on.
 pub(super) const FIRST: usize = 32;
 
+/// Which rows are kept once the reservoir is full. A kept row takes the place of a random other one, so that in the end the age of
+/// the kept rows falls off exponentially, with `reservoir * one_in` rows as its mean (Aggarwal 2006).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Keep {
+    /// One in so many. The first rows are held on to for as long as that takes.
+    OneIn(usize),
+    /// At first as many as make the reservoir an even sample of all rows so far (Vitter's algorithm R), then one in so many.
+    EvenlyThenOneIn(usize),
+}
+
 /// What distinguishes the heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Shape {
@@ -16,14 +26,34 @@ pub(super) struct Shape {
     pub(super) sample: usize,
     /// Rows kept.
     pub(super) reservoir: usize,
-    /// A row is kept with probability one in this many, in the place of a random other one. The age of the kept rows falls off
-    /// exponentially, with `reservoir * keep_one_in` rows as its mean (Aggarwal 2006).
-    pub(super) keep_one_in: usize,
-    /// Rows between the regrowing of one tree and of the next.
+    pub(super) keep: Keep,
+    /// Rows between the regrowing of one tree and of the next, as long as every row is kept.
     pub(super) regrow_every: u64,
 }
 
 impl Shape {
+    /// The bounds of a draw that keeps the `seen`-th row if it is below the first: its odds are the first in the second.
+    fn odds(&self, seen: u64) -> (u64, u64) {
+        match self.keep {
+            Keep::OneIn(rows) => (1, rows as u64),
+            Keep::EvenlyThenOneIn(rows) => {
+                let reservoir = self.reservoir as u64;
+                (reservoir, seen.clamp(reservoir, reservoir * rows as u64))
+            }
+        }
+    }
+
+    /// Trees are grown anew in step with the reservoir they are grown on.
+    fn regrow_after(&self, seen: u64) -> u64 {
+        match self.keep {
+            Keep::OneIn(_) => self.regrow_every,
+            Keep::EvenlyThenOneIn(_) => {
+                let (kept, of) = self.odds(seen);
+                self.regrow_every * (of / kept)
+            }
+        }
+    }
+
     /// The cuts that matter for anomalies lie near the root, so trees on large samples need not be deep.
     pub(super) fn depth(&self) -> usize {
         (self.sample.next_power_of_two().trailing_zeros() as usize).min(8)
@@ -67,12 +97,14 @@ impl Head {
     }
 
     pub(super) fn learn(&mut self, row: &[f32], work: &mut Workspace, draws: &mut Draws) {
-        let Shape { columns, trees, sample, reservoir, keep_one_in, regrow_every } = self.shape;
+        let Shape { columns, trees, sample, reservoir, .. } = self.shape;
         self.seen += 1;
+        let (kept, of) = self.shape.odds(self.seen);
+        let regrow_every = self.shape.regrow_after(self.seen);
         let filling = self.held() < reservoir;
         if filling {
             self.rows.extend_from_slice(row);
-        } else if draws.below(keep_one_in) == 0 {
+        } else if (draws.below(of as usize) as u64) < kept {
             let at = draws.below(reservoir) * columns;
             self.rows[at..at + columns].copy_from_slice(row);
         }

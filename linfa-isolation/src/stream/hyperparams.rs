@@ -28,6 +28,7 @@ pub struct StreamingForestValidParams {
     pub(crate) n_trees: usize,
     pub(crate) max_samples: usize,
     pub(crate) reservoir: usize,
+    pub(crate) pace: usize,
     pub(crate) warm_up: usize,
     pub(crate) false_discovery: f64,
     pub(crate) repeat_rows: usize,
@@ -54,6 +55,7 @@ impl StreamingForestParams {
             n_trees: 24,
             max_samples: 2048,
             reservoir: 4096,
+            pace: 1,
             warm_up: 64,
             false_discovery: 0.5,
             repeat_rows: 400,
@@ -75,6 +77,15 @@ impl StreamingForestParams {
     /// age of the kept rows falls off exponentially with this as its mean.
     pub fn reservoir(mut self, rows: usize) -> Self {
         self.0.reservoir = rows;
+        self
+    }
+    /// Rows that make one step of the detector's time, 1 to 10,000 (default 1). Everything it does over a number of rows it does over so
+    /// many times as many: smoothing, levels, how far back its memory reaches (one row in so many is kept, at the same cost), the
+    /// decay of novelties. For rows that come so fast that the ordinary course of things takes longer than the default's four
+    /// thousand rows: a machine that runs every few minutes, read a hundred times a second. Until the stream is as long as the memory, what
+    /// is kept is an even sample of all of it.
+    pub fn pace(mut self, rows: usize) -> Self {
+        self.0.pace = rows;
         self
     }
     /// Rows before the first alert is possible, at least 32 and no more than the reservoir (default 64).
@@ -136,6 +147,9 @@ impl ParamGuard for StreamingForestParams {
                 p.max_samples.to_string(),
                 "between 8 and 4096, and at most the reservoir",
             );
+        }
+        if !(1..=10_000).contains(&p.pace) {
+            return refuse("pace", p.pace.to_string(), "between 1 and 10,000 rows");
         }
         if !(32..=p.reservoir).contains(&p.warm_up) {
             return refuse("warm_up", p.warm_up.to_string(), "at least 32 rows and at most the reservoir");

@@ -132,7 +132,7 @@ impl TryFrom<Saved> for StreamingForest {
         require(line > 0.0, "the line is out of bounds")?;
         let (offsets, recent) = (floats(&deviation.offsets), floats(&deviation.recent));
         let held = |ring: usize| deviation.seen.min(ring as u64) as usize;
-        require(deviation.seen == rows_learned, "the counts of rows differ")?;
+        require(deviation.seen <= rows_learned, "the counts of rows differ")?;
         require(
             offsets.len() == held(OFFSETS) * dimensions && recent.len() == held(RECENT),
             "a ring is not as long as it was",

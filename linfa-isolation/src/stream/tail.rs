@@ -8,7 +8,7 @@
 //! place in the gap will do, and the geometric middle is taken.
 //!
 //! That is only believed where it may be: ordinary deviations of nearly Gaussian decline, and outliers that come singly. Bursts, regimes
-//! and heavy tails look like many anomalies too; there the line does not go below what one row in a hundred exceeds. Without
+//! and heavy tails look like many anomalies too; there the line does not go below what one row in five hundred exceeds. Without
 //! outliers it lies where S is [`RARE`].
 
 use super::normal::{two_sided_quantile, two_sided_tail};
@@ -17,6 +17,10 @@ use super::normal::{two_sided_quantile, two_sided_tail};
 const RARE: f64 = 1e-4;
 /// The line is not looked for where ordinary rows are more frequent than this.
 const COMMON: f64 = 0.02;
+/// Where the ordinary part cannot be told from the others, the line lies beyond what this share of the rows exceeds ...
+const SELDOM: f64 = 0.002;
+/// ... by this factor, so that the values a machine returns to at each start do not alert each time.
+const BEYOND: f64 = 1.05;
 /// Of the best balance, what is given up for a line in the middle of the good ones.
 const SLACK: f64 = 0.06;
 /// Standard errors by which the excess must be real.
@@ -124,10 +128,13 @@ pub(super) fn line(recent: &[f32], dimensions: usize, odds: f64, sorted: &mut Ve
             },
         );
     let Some((balance, outermost)) = best else { return Some(rare) };
-    let credible = (0.85..=1.3).contains(&null.measured_power) && comes_singly(recent, outermost);
-    let hundredth = quantile(sorted, 0.99);
-    if !credible && outermost < hundredth {
-        return Some(hundredth.max(rare));
+    // The power of few deviations is not known better than that.
+    let doubt = 2.0 / (sorted.len() as f64).sqrt();
+    let credible =
+        (0.9 - doubt..=1.25 + doubt).contains(&null.measured_power) && comes_singly(recent, outermost);
+    let edge = BEYOND * quantile(sorted, 1.0 - SELDOM);
+    if !credible && outermost < edge {
+        return Some(edge.max(rare));
     }
     let enough = balance - (SLACK * balance).max(1.0);
     let (mut low, mut high) = (f64::INFINITY, 0f64);

@@ -57,8 +57,8 @@ pub(super) struct Peak {
 
 impl Peak {
     /// Falls to 1/e in so many rows.
-    pub(super) fn new(rows: usize) -> Self {
-        Self { height: 0.0, decay: (-1.0 / rows as f64).exp() }
+    pub(super) fn new(rows: f64) -> Self {
+        Self { height: 0.0, decay: (-1.0 / rows).exp() }
     }
 
     /// Takes in the next novelty and says whether it is fresh.
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_peak_fades() {
-        let mut peak = Peak::new(100);
+        let mut peak = Peak::new(100.0);
         assert!(peak.next(0.9));
         assert!(!peak.next(0.85));
         for _ in 0..50 {
