@@ -103,7 +103,7 @@ fn lanes(stats: &Stats, not_taken: &[u64; 4]) -> BTreeMap<String, LaneHealth> {
 fn words(degraded: &Degraded) -> String {
     match degraded {
         Degraded::DiskLow => {
-            "little free space: old images give way; free some, or lower spool.min_free".to_owned()
+            "little free space: the oldest and least important records give way, or new ones find no room; free some, or lower spool.min_free".to_owned()
         }
         Degraded::DiskFull(why) => format!("the disk is full ({why}): free some space"),
         Degraded::Fault(why) => why.clone(),

@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -41,16 +41,26 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         tracing::error!(%error, "cannot connect; records wait on disk");
     }
     let boot = boot_id()?;
+    record::claim(&settings.device.data_dir, &identity.device).context("cannot claim the spool")?;
     let (spool, report) = record::open(&settings).context("cannot open the spool")?;
     tell(&report);
 
     let state = Arc::new(State::default());
+    for (device, dir) in record::left_behind(&settings.device.data_dir) {
+        let what = format!(
+            "records of {device}, this device's former name, wait in {}: fetch them with `edgeveil-agent spool export --dir`, then remove the folder",
+            dir.display()
+        );
+        tracing::error!("{what}");
+        state.problem("former name", &what);
+    }
+    let (watchman, mut ended) = Watchman::new();
     let committed = Arc::new(Notify::new());
     let interval = settings.spool.commit_interval;
     let (writer, records, numbers) =
         Writer::new(spool.clone(), boot, interval, clock.clone(), committed.clone(), state.clone());
     let runtime = Handle::current();
-    let writer = spawn("writer", move || writer.run(&runtime))?;
+    let writer = watchman.spawn("writer", move || writer.run(&runtime))?;
     let (newest_health, health) = watch::channel(Vec::new());
 
     let mut sources = JoinSet::new();
@@ -85,8 +95,16 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
             clock: clock.clone(),
             pause: pause.clone(),
         };
-        threads.push(spawn("vision", move || vision::watch(vision))?);
+        threads.push(watchman.spawn("vision", move || vision::watch(vision))?);
         for (index, camera) in settings.cameras.iter().enumerate() {
+            let pulse = Arc::new(capture::Pulse::default());
+            sources.spawn(capture::watch_silence(
+                camera.clone(),
+                pulse.clone(),
+                records.clone(),
+                state.clone(),
+                stop.clone(),
+            ));
             let camera = capture::Camera {
                 settings: camera.clone(),
                 index,
@@ -94,9 +112,10 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
                 records: records.clone(),
                 state: state.clone(),
                 clock: clock.clone(),
+                pulse,
                 pause: pause.clone(),
             };
-            threads.push(spawn("camera", move || capture::watch(&camera))?);
+            threads.push(watchman.spawn("camera", move || capture::watch(&camera))?);
         }
     }
     let monitor = Monitor {
@@ -121,7 +140,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         clock,
     };
     let hang_up = CancellationToken::new();
-    let link = tokio::spawn(link.run(hang_up.clone()));
+    let mut link = tokio::spawn(link.run(hang_up.clone()));
     records
         .event_async(
             EventKind::Started,
@@ -135,22 +154,68 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     tracing::info!(device = %identity.device, %boot, cameras = settings.cameras.len(), sensors = settings.sensors.len(), "started");
     ready();
 
-    stop.cancelled().await;
+    let failed = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        Some(part) = ended.recv() => Some(part),
+        Some(_) = sources.join_next() => Some("a sensor's task"),
+        _ = &mut link => Some("link"),
+    };
+    let why = failed.map_or_else(|| "asked to stop".to_owned(), |part| format!("{part} ended by itself"));
+    if failed.is_some() {
+        tracing::error!(why, "stopping, so as to be started anew");
+        stop.cancel();
+    }
     tracing::info!("stopping");
-    records.event_async(EventKind::Stopped, None, "asked to stop".to_owned()).await;
-    drop(records);
-    if timeout(DEADLINE, async { while sources.join_next().await.is_some() {} }).await.is_err() {
+    let end = async {
+        records.event_async(EventKind::Stopped, None, why.clone()).await;
+        while sources.join_next().await.is_some() {}
+    };
+    if timeout(DEADLINE, end).await.is_err() {
         tracing::warn!("sensors did not stop in time");
     }
     join("cameras", threads).await;
+    // The writer may be what has ended.
+    let _ = timeout(DEADLINE, records.end()).await;
     join("writer", vec![writer]).await;
-    spool.commit().context("the last commit of the spool")?;
+    let committed = tokio::task::block_in_place(|| spool.commit()).context("the last commit of the spool");
     hang_up.cancel();
-    if timeout(DEADLINE, link).await.is_err() {
+    if !link.is_finished() && timeout(DEADLINE, link).await.is_err() {
         tracing::warn!("the link did not stop in time");
     }
     tracing::info!("stopped");
-    Ok(())
+    committed?;
+    if failed.is_some() { Err(anyhow::anyhow!(why)) } else { Ok(()) }
+}
+
+/// Starts threads, and hears of each that ends, by a panic too.
+struct Watchman(mpsc::Sender<&'static str>);
+
+impl Watchman {
+    fn new() -> (Self, mpsc::Receiver<&'static str>) {
+        let (sender, ended) = mpsc::channel(1);
+        (Self(sender), ended)
+    }
+
+    fn spawn(&self, name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+        let end = End(name, self.0.clone());
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _end = end;
+                work();
+            })
+            .with_context(|| format!("cannot start thread {name}"))
+    }
+}
+
+struct End(&'static str, mpsc::Sender<&'static str>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // One word is enough.
+        let _ = self.1.try_send(self.0);
+    }
 }
 
 fn boot_id() -> Result<BootId> {
@@ -171,13 +236,6 @@ fn tell(report: &OpenReport) {
     for (lane, records) in &report.unknown_lanes {
         tracing::warn!(lane, records, "the spool has records of a lane that is not used any more");
     }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .with_context(|| format!("cannot start thread {name}"))
 }
 
 /// Waits for threads. One that hangs in a driver is left behind: the process ends anyway.

@@ -1,8 +1,8 @@
-//! The link over its life: renewed certificates and a metered connection.
+//! The link over its life: renewed certificates, metered and slow connections, brokers that take less than is sent.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use edgeveil_tests::{Lab, Mosquitto, PATIENT, Watcher, free_port, wait_for};
+use edgeveil_tests::{Lab, Mosquitto, PATIENT, Watcher, files_below, free_port, models, slow_road, wait_for};
 
 const SENSOR: &str = "[[sensor]]\ngroup = \"env\"\nsource = { simulate = {} }\nrate = 100\n";
 
@@ -68,4 +68,92 @@ fn a_metered_link_spares_its_budget_for_alerts() {
     wait_for("more alerts", || (count("/alert/") >= alerts + 20).then_some(()));
     assert!(again.stop().success());
     assert!(count("/reading/") < late + 50);
+}
+
+fn camera(fps: f64) -> String {
+    format!(
+        "[[camera]]\nname = \"desk\"\nsource = {{ replay = \"{0}/astronaut.png\" }}\nfps = {fps}\n\
+         [veil]\nmodel = \"{0}/yunet.onnx\"\nkind = \"yunet\"\n",
+        models().display()
+    )
+}
+
+/// An image is some 40 KB. One broker says in its CONNACK what it takes, the other only when it is too late.
+#[test]
+fn images_that_the_broker_finds_too_large_do_not_hold_up_the_rest() {
+    for bound in ["max_packet_size 20000", "message_size_limit 20000"] {
+        let lab = Lab::new(&["edge-001"]);
+        let broker = Mosquitto::start(&lab, "broker", bound, Mosquitto::ACL);
+        let watcher = Watcher::start(&lab, broker.port, &["edgeveil/+/reading/+", "edgeveil/+/status"]);
+        let settings = format!("acknowledgement = \"broker\"\n{PATIENT}{SENSOR}{}", camera(1.0));
+        let mut agent = lab.agent("agent", &lab.agent_settings("edge-001", broker.port, &settings));
+        wait_for("the bound in the status", || {
+            agent.assert_running();
+            let told = |status: &str| status.contains("image/desk") && status.contains("bytes are more than");
+            watcher.seen().iter().any(|(_, status)| told(status)).then_some(())
+        });
+        let before = watcher.seen().len();
+        wait_for("more readings", || {
+            agent.assert_running();
+            (watcher.seen().len() > before + 500).then_some(())
+        });
+        assert!(agent.stop().success());
+    }
+}
+
+/// At 6 kB a second an image takes longer than the patience, and the next one is made before it has arrived.
+#[test]
+fn a_slow_link_carries_images_that_take_longer_than_the_patience() {
+    let lab = Lab::new(&["edge-001"]);
+    let port = free_port();
+    let bridge = lab.bridge("bridge", &lab.bridge_settings(port, ""));
+    let road = slow_road(port, 6000);
+    let mut agent =
+        lab.agent("agent", &lab.agent_settings("edge-001", road, &format!("{PATIENT}{}", camera(0.2))));
+    let objects = lab.path("bridge/objects");
+    wait_for("three images", || {
+        agent.assert_running();
+        (files_below(&objects).iter().filter(|file| file.extension().is_some_and(|e| e == "jpg")).count()
+            >= 3)
+            .then_some(())
+    });
+    let log = agent.log();
+    assert_eq!(log.matches(" connected ").count(), 1, "{log}");
+    assert!(agent.stop().success());
+    assert!(bridge.stop().success());
+}
+
+/// The broker lets a device write below its own name only, so what was recorded under another stays on the device.
+#[test]
+fn a_device_with_a_new_name_keeps_what_it_recorded_under_the_old_one() {
+    let lab = Lab::new(&["edge-001", "edge-002"]);
+    let port = free_port();
+    let settings = lab.agent_settings("edge-001", port, &format!("{PATIENT}{}", camera(5.0)));
+    let images = |dir: &str| {
+        let files = files_below(&lab.path(dir));
+        files
+            .iter()
+            .filter(|file| std::fs::read(file).is_ok_and(|bytes| bytes.starts_with(b"\xff\xd8")))
+            .count()
+    };
+    let mut agent = lab.agent("agent", &settings);
+    wait_for("images", || {
+        agent.assert_running();
+        (images("agent-edge-001/spool") > 2).then_some(())
+    });
+    assert!(agent.stop().success());
+    let kept = images("agent-edge-001/spool");
+
+    let bridge = lab.bridge("bridge", &lab.bridge_settings(port, ""));
+    let renamed = settings.replace("devices/edge-001", "devices/edge-002");
+    let mut agent = lab.agent("renamed", &renamed);
+    wait_for("connected", || agent.log().contains(" connected ").then_some(()));
+    let watcher = Watcher::start(&lab, port, &["edgeveil/+/status"]);
+    wait_for("the old name in the status", || {
+        agent.assert_running();
+        watcher.seen().iter().any(|(_, status)| status.contains("records of edge-001")).then_some(())
+    });
+    assert!(agent.stop().success());
+    assert!(bridge.stop().success());
+    assert_eq!(images("agent-edge-001/spool.edge-001"), kept);
 }

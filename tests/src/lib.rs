@@ -4,11 +4,13 @@
 mod bridge;
 mod mosquitto;
 mod process;
+mod road;
 mod unruly;
 
 pub use bridge::{PATIENT, verified};
 pub use mosquitto::{Mosquitto, Watcher};
 pub use process::{Process, program};
+pub use road::slow_road;
 pub use unruly::{Deed, Script, Seen, Unruly};
 
 use std::{

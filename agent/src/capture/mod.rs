@@ -5,7 +5,7 @@ mod thread;
 #[cfg(feature = "v4l2")]
 mod v4l2;
 
-pub use thread::{Camera, watch};
+pub use thread::{Camera, Pulse, watch, watch_silence};
 
 use crate::settings::{self, CameraSource};
 use edgeveil_veil::{Frame, FrameError, Limits};
@@ -23,6 +23,14 @@ pub enum CaptureError {
     /// A file or folder cannot be read.
     #[error("cannot read {}: {source}; check that it exists and that the agent's user may read it", path.display())]
     Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// One picture of a folder cannot be read; the next one may.
+    #[error("cannot read {}: {source}", path.display())]
+    Picture {
         /// Which.
         path: PathBuf,
         /// What the system said.
@@ -57,7 +65,7 @@ pub enum CaptureError {
 impl CaptureError {
     /// Whether only this one picture is bad, so that the source need not be opened anew.
     pub fn is_one_frame_only(&self) -> bool {
-        matches!(self, Self::Decode { .. })
+        matches!(self, Self::Decode { .. } | Self::Picture { .. })
     }
 }
 

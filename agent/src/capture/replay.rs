@@ -2,7 +2,11 @@
 
 use super::{CaptureError, LIMITS, Source};
 use edgeveil_veil::Frame;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
 
 /// A file, or the pictures of a folder in the order of their names. The folder is listed anew on every round, so
 /// pictures may come and go.
@@ -52,11 +56,30 @@ impl Source for Replay {
             self.list()?;
         }
         let Some(path) = self.round.pop() else { return Err(CaptureError::Empty(self.path.clone())) };
-        let bytes =
-            std::fs::read(&path).map_err(|source| CaptureError::Read { path: path.clone(), source })?;
+        let bytes = read(&path).map_err(|source| {
+            let path = path.clone();
+            // A folder goes on with its next picture.
+            if path == self.path {
+                CaptureError::Read { path, source }
+            } else {
+                CaptureError::Picture { path, source }
+            }
+        })?;
         Frame::decode(&bytes, &LIMITS)
             .map_err(|source| CaptureError::Decode { what: path.display().to_string(), source })
     }
+}
+
+/// Reads a file, but no more of it than a picture may have, and one byte that shows that it has more. What is no file
+/// could keep us waiting.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LIMITS.max_bytes as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -89,6 +112,25 @@ mod tests {
         let mut replay = Replay::open(dir.path()).unwrap();
         assert!(replay.next().expect_err("a.jpg is broken").is_one_frame_only());
         assert_eq!(replay.next().unwrap().width(), 32);
+    }
+
+    #[test]
+    fn an_unreadable_picture_does_not_hide_those_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/nonexistent", dir.path().join("a.png")).unwrap();
+        picture(&dir.path().join("b.png"), 32);
+        let mut replay = Replay::open(dir.path()).unwrap();
+        assert!(replay.next().expect_err("a.png leads nowhere").is_one_frame_only());
+        assert_eq!(replay.next().unwrap().width(), 32);
+    }
+
+    #[test]
+    fn more_than_the_limit_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jpg");
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let mut replay = Replay::open(&path).unwrap();
+        assert!(matches!(replay.next(), Err(CaptureError::Decode { .. })));
     }
 
     #[test]

@@ -12,9 +12,48 @@ use crate::{
 use edgeveil_veil::Frame;
 use edgeveil_wire::EventKind;
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// So many pictures in a row that cannot be decoded count as a lost camera.
+const BAD_IN_A_ROW: u32 = 10;
+/// A camera that says nothing for five of its periods, and for so long at least, hangs.
+const LEAST_SILENCE: Duration = Duration::from_secs(10);
+const SILENT_PERIODS: f64 = 5.0;
+
+/// When a camera has last given anything: its own thread cannot tell while a driver holds it.
+#[derive(Debug)]
+pub struct Pulse {
+    started: Instant,
+    /// Milliseconds after `started`.
+    last: AtomicU64,
+    hangs: AtomicBool,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self { started: Instant::now(), last: AtomicU64::new(0), hangs: AtomicBool::new(false) }
+    }
+}
+
+impl Pulse {
+    /// It gave something. Tells whether it had hung.
+    fn beat(&self) -> bool {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now, Relaxed);
+        self.hangs.swap(false, Relaxed)
+    }
+
+    fn silence(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.last.load(Relaxed)))
+    }
+}
 
 /// What a camera's thread needs.
 pub struct Camera {
@@ -30,8 +69,38 @@ pub struct Camera {
     pub state: Arc<State>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Tells that it lives.
+    pub pulse: Arc<Pulse>,
     /// Ends it.
     pub pause: Pause,
+}
+
+/// Tells of a camera that hangs, until it is told to stop.
+pub async fn watch_silence(
+    settings: settings::Camera,
+    pulse: Arc<Pulse>,
+    records: Records,
+    state: Arc<State>,
+    stop: CancellationToken,
+) {
+    let patience = LEAST_SILENCE.max(Duration::from_secs_f64(SILENT_PERIODS / settings.fps));
+    let name = &settings.name;
+    while stop.run_until_cancelled(sleep(Duration::from_secs(1))).await.is_some() {
+        if pulse.silence() < patience || pulse.hangs.swap(true, Relaxed) {
+            continue;
+        }
+        let what = format!(
+            "hangs: neither a frame nor an error for {} s; unplug it and plug it in, or look at the kernel's log",
+            patience.as_secs()
+        );
+        state.problem(&format!("camera {name}"), &what);
+        state.camera(name, |health| {
+            health.running = false;
+            health.lost += 1;
+        });
+        tracing::error!(camera = %name, "camera {what}");
+        records.event_async(EventKind::CameraLost, Some(name.to_string()), what).await;
+    }
 }
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -49,6 +118,7 @@ pub fn watch(camera: &Camera) {
             },
             Err(error) => error,
         };
+        camera.pulse.beat();
         report_lost(camera, &error, &mut lost);
         if camera.pause.wait(retry) {
             return;
@@ -66,10 +136,14 @@ fn stream(
 ) -> Result<(), CaptureError> {
     let period = Duration::from_secs_f64(1.0 / camera.settings.fps);
     let mut next = Instant::now();
+    let mut bad: u32 = 0;
     while !camera.pause.is_over() {
-        match source.next() {
+        let result = source.next();
+        *lost |= camera.pulse.beat();
+        match result {
             Ok(frame) => {
                 *retry = FIRST_RETRY;
+                bad = 0;
                 report_back(camera, lost);
                 let skipped = camera.slots.put(camera.index, (frame, camera.clock.now()));
                 camera.state.camera(&camera.settings.name, |health| {
@@ -79,7 +153,12 @@ fn stream(
             }
             Err(error) if error.is_one_frame_only() => {
                 camera.state.camera(&camera.settings.name, |health| health.failed += 1);
-                tracing::warn!(camera = %camera.settings.name, %error, "frame left out");
+                bad = bad.saturating_add(1);
+                if bad == 1 {
+                    tracing::warn!(camera = %camera.settings.name, %error, "frame left out");
+                } else if bad == BAD_IN_A_ROW {
+                    report_lost(camera, &error, lost);
+                }
             }
             Err(error) => return Err(error),
         }

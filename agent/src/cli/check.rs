@@ -20,6 +20,7 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
     {
         wrong.push(error.to_string());
     }
+    wrong.extend(data_dir(settings).err());
     for camera in &settings.cameras {
         if let Err(error) = capture::open(camera) {
             wrong.push(format!("camera {}: {error}", camera.name));
@@ -35,4 +36,25 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
         return Ok(());
     }
     Err(anyhow::anyhow!("{}", wrong.join("\nedgeveil-agent: ")).into())
+}
+
+/// Whether the spool can be kept where the settings say.
+fn data_dir(settings: &Settings) -> Result<(), String> {
+    let dir = &settings.device.data_dir;
+    let shown = dir.display();
+    let probe = dir.join(".writable");
+    std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, b"")).map_err(|error| {
+        format!("device.data_dir {shown}: {error}; make it writable for the agent's user, or set another")
+    })?;
+    let _ = std::fs::remove_file(&probe);
+    let disk = rustix::fs::statvfs(dir).map_err(|error| format!("device.data_dir {shown}: {error}"))?;
+    let (free, wanted) = (disk.f_bavail * disk.f_frsize, settings.spool.min_free_bytes);
+    if free < wanted {
+        return Err(format!(
+            "device.data_dir {shown}: {} MiB are free, and spool.min_free leaves {} MiB to others, so nothing could be recorded; free some space, or lower it",
+            free >> 20,
+            wanted >> 20
+        ));
+    }
+    Ok(())
 }

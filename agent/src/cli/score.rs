@@ -28,7 +28,12 @@ const MAX_VALUES: usize = edgeveil_wire::MAX_VALUES;
 
 /// Scores as the agent does, a row at a time.
 pub fn score(arguments: &Arguments) -> Result<(), Failure> {
-    Ok(rows(std::io::stdin().lock(), std::io::stdout().lock(), arguments)?)
+    let done = rows(std::io::stdin().lock(), std::io::stdout().lock(), arguments);
+    // Whoever reads the scores has had enough: `score | head`.
+    let is_closed = |error: &anyhow::Error| {
+        error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    Ok(done.or_else(|error| if is_closed(&error) { Ok(()) } else { Err(error) })?)
 }
 
 fn rows(mut input: impl BufRead, mut out: impl Write, arguments: &Arguments) -> anyhow::Result<()> {

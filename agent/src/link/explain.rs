@@ -1,7 +1,13 @@
 //! Turns what rumqttc and rustls say into one line that names the place and the remedy.
 
 use crate::settings;
-use rumqttc::v5::{ConnectionError, StateError, mqttbytes::v5::ConnectReturnCode};
+use rumqttc::v5::{
+    ConnectionError, StateError,
+    mqttbytes::{
+        self,
+        v5::{ConnectReturnCode, DisconnectReasonCode},
+    },
+};
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use std::{error::Error, io};
 
@@ -86,6 +92,29 @@ pub fn explain(error: &ConnectionError, link: &settings::Link) -> String {
             other => format!("{broker}: {other}"),
         },
     }
+}
+
+/// MQTT 5, 2.4: a packet was larger than the receiver takes. rumqttc does not know it as a reason of a PUBACK, though
+/// mosquitto gives it there.
+const PACKET_TOO_LARGE: u8 = 0x95;
+
+/// Whether the broker found a packet too large.
+pub fn is_too_large(error: &ConnectionError) -> bool {
+    let ConnectionError::MqttState(state) = error else { return false };
+    match state {
+        StateError::Deserialization(
+            mqttbytes::Error::InvalidConnectReturnCode(code) | mqttbytes::Error::InvalidReason(code),
+        ) => *code == PACKET_TOO_LARGE,
+        StateError::ServerDisconnect { reason_code, .. } => {
+            *reason_code == DisconnectReasonCode::PacketTooLarge
+        }
+        _ => false,
+    }
+}
+
+/// Whether the broker's answer to a ping did not come in time.
+pub fn is_missed_ping(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::MqttState(StateError::AwaitPingResp))
 }
 
 fn refused(code: ConnectReturnCode) -> String {

@@ -14,13 +14,12 @@ mod session;
 mod window;
 
 pub use identity::{Identity, IdentityError};
-pub use window::Window;
 
 use crate::{clock::Clock, settings, state::State};
 use edgeveil_spool::Spool;
 use edgeveil_wire::{BootId, DeviceName};
 use limit::Limiter;
-use session::{End, Progress};
+use session::{End, Lost};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
@@ -52,6 +51,8 @@ pub struct Link {
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// A link that is too slow for a ping behind a large image gets a longer keep-alive, up to what AWS IoT Core allows.
+const SLOWEST_KEEP_ALIVE: Duration = Duration::from_secs(1200);
 /// A connection that lasted so long was a good one, as is one that delivered something: the next attempt comes soon.
 const GOOD: Duration = Duration::from_secs(5);
 
@@ -60,25 +61,28 @@ impl Link {
     pub async fn run(self, stop: CancellationToken) {
         let mut retry = FIRST_RETRY;
         let mut limiter = Limiter::new(&self.settings.limits, &self.data_dir, Instant::now());
+        let mut keep_alive = self.settings.keep_alive;
         while !stop.is_cancelled() {
             let began = Instant::now();
-            let end = session::run(&self, &mut limiter, &stop).await;
+            let end = session::run(&self, &mut limiter, keep_alive, &stop).await;
             self.spool.release_all();
             limiter.close();
-            let (why, progress) = match end {
+            let Lost { why, had_delivered, was_slow } = match end {
                 End::Stopped => return,
                 End::Renewed => {
                     tracing::info!("certificate files have changed: connecting with the new ones");
                     continue;
                 }
-                End::Lost(why, progress) => (why, progress),
+                End::Lost(lost) => lost,
             };
             if self.state.problem("link", &why) {
                 tracing::warn!(error = %why, "not connected; records wait on disk");
             }
-            if began.elapsed() > GOOD || progress == Progress::Some {
+            if began.elapsed() > GOOD || had_delivered {
                 retry = FIRST_RETRY;
             }
+            keep_alive =
+                if was_slow { (keep_alive * 2).min(SLOWEST_KEEP_ALIVE) } else { self.settings.keep_alive };
             // Half of the time is random, so that a thousand devices do not come back at once.
             let wait = retry.mul_f64(0.5 + 0.5 * random_share());
             retry = (retry * 2).min(LAST_RETRY);

@@ -1,15 +1,19 @@
 //! One connection, from CONNECT to its end.
 
 use super::{
-    Identity, Link,
-    explain::explain,
+    Identity, Link, explain,
+    identity::IdentityError,
     identity::Version,
     limit::Limiter,
     restamp::restamp,
-    window::{MAX_UNACKNOWLEDGED, Window},
+    window::{MAX_UNACKNOWLEDGED, Parcel, Window},
 };
-use crate::{record::lane_index, settings::Acknowledgement};
-use edgeveil_spool::{Record, RecordId};
+use crate::{
+    record::{REFUSED, lane_index},
+    settings::Acknowledgement,
+};
+use bytes::Bytes;
+use edgeveil_spool::{NewRecord, Record, RecordId};
 use edgeveil_wire::{Ack, ClockState, DeviceState, Lane, Status, Topic};
 use rumqttc::{
     Outgoing, TlsConfiguration, Transport,
@@ -35,17 +39,25 @@ pub enum End {
     Stopped,
     /// There is another certificate to connect with.
     Renewed,
-    /// It was lost, or never came about; and whether a record was delivered over it.
-    Lost(String, Progress),
+    /// It was lost, or never came about.
+    Lost(Lost),
 }
 
-/// Whether a connection has delivered a record: such a one is worth coming back to soon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// None was.
-    None,
-    /// At least one was.
-    Some,
+/// How a connection was lost.
+pub struct Lost {
+    /// For people.
+    pub why: String,
+    /// Whether it had delivered a record: such a one is worth coming back to soon.
+    pub had_delivered: bool,
+    /// Whether the broker's answer to a ping was missed while records were under way: on a slow link it has to wait
+    /// behind them.
+    pub was_slow: bool,
+}
+
+impl Lost {
+    fn early(error: &IdentityError) -> Self {
+        Self { why: error.to_string(), had_delivered: false, was_slow: false }
+    }
 }
 
 /// Time for the goodbye when the agent stops.
@@ -54,20 +66,22 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const SESSION_EXPIRY: u32 = 3600;
 /// The largest packet that is taken from the broker: acknowledgements are the longest, with 500 ids of 32 characters.
 const MAX_INCOMING: u32 = 256 << 10;
+/// What MQTT 5 puts before a publish's topic and payload, at most: flags, lengths, packet id, no properties.
+const PACKET_HEAD: usize = 16;
 /// Refused records are kept back in the window until the connection ends; with so many of them it ends.
 const MAX_REFUSED: usize = 20;
 
 /// Connects and works until the connection ends. Whatever was leased is the caller's to release.
-pub async fn run(link: &Link, limiter: &mut Limiter, stop: &CancellationToken) -> End {
+pub async fn run(link: &Link, limiter: &mut Limiter, keep_alive: Duration, stop: &CancellationToken) -> End {
     let version = Version::of(&link.settings);
     let identity = match block_in_place(|| Identity::load(&link.settings)) {
         Ok(identity) => identity,
-        Err(error) => return End::Lost(error.to_string(), Progress::None),
+        Err(error) => return End::Lost(Lost::early(&error)),
     };
     if let Err(error) = identity.check_time(link.clock.now().timestamp, &link.settings.cert) {
-        return End::Lost(error.to_string(), Progress::None);
+        return End::Lost(Lost::early(&error));
     }
-    let (client, event_loop) = AsyncClient::new(options(link, &identity), MAX_UNACKNOWLEDGED);
+    let (client, event_loop) = AsyncClient::new(options(link, &identity, keep_alive), MAX_UNACKNOWLEDGED);
     let (events, received) = mpsc::channel(64);
     let poll = tokio::spawn(poll(event_loop, events));
     let session = Session {
@@ -77,19 +91,21 @@ pub async fn run(link: &Link, limiter: &mut Limiter, stop: &CancellationToken) -
         client,
         received,
         poll,
-        window: Window::new(link.settings.window),
+        window: Window::new(link.settings.window, link.settings.ack_timeout),
+        max_packet: u32::MAX,
+        status_due: None,
         refused: Vec::new(),
         connected: false,
-        progress: Progress::None,
+        had_delivered: false,
     };
     session.work(stop).await
 }
 
-fn options(link: &Link, identity: &Identity) -> MqttOptions {
+fn options(link: &Link, identity: &Identity, keep_alive: Duration) -> MqttOptions {
     let settings = &link.settings;
     let mut options = MqttOptions::new(link.device.as_str(), &settings.host, settings.port);
     options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(identity.tls.clone())));
-    options.set_keep_alive(settings.keep_alive);
+    options.set_keep_alive(keep_alive);
     options.set_clean_start(false);
     let mut properties = ConnectProperties::new();
     properties.session_expiry_interval = Some(SESSION_EXPIRY);
@@ -147,7 +163,11 @@ struct Session<'a> {
     /// Records that the broker refused on this connection.
     refused: Vec<RecordId>,
     connected: bool,
-    progress: Progress,
+    had_delivered: bool,
+    /// The largest packet that the broker takes.
+    max_packet: u32,
+    /// A status that rumqttc had no room for.
+    status_due: Option<DeviceState>,
 }
 
 impl Session<'_> {
@@ -167,8 +187,7 @@ impl Session<'_> {
                 event = self.received.recv() => match event {
                     Some(event) => {
                         if let Some(why) = self.event(event) {
-                            self.poll.abort();
-                            return End::Lost(why, self.progress);
+                            return self.give_up(why);
                         }
                     }
                     None => return self.lost().await,
@@ -177,12 +196,12 @@ impl Session<'_> {
                 Ok(()) = problems.changed(), if self.connected => self.say_status(DeviceState::Online),
                 Ok(()) = health.changed(), if self.connected => {
                     let payload = health.borrow_and_update().clone();
-                    self.publish_other(&Topic::Health, QoS::AtMostOnce, false, payload);
+                    // The next one comes soon.
+                    let _ = self.publish_other(&Topic::Health, QoS::AtMostOnce, false, payload);
                 }
                 _ = ticks.tick() => {
                     if let Some(why) = self.tick() {
-                        self.poll.abort();
-                        return End::Lost(why, self.progress);
+                        return self.give_up(why);
                     }
                     if self.has_new_identity() {
                         return self.renew().await;
@@ -206,17 +225,26 @@ impl Session<'_> {
                 return;
             }
         };
-        let now = Instant::now();
         for Record { id, header, payload, live, lane } in records {
             let rest = String::from_utf8_lossy(&header);
             let topic = format!("{}/{}/{rest}", self.link.settings.topics.prefix(), self.link.device);
-            let payload = restamp(&rest, payload, self.link.boot, moment);
-            let bytes = (header.len() + payload.len()) as u64;
-            if self.client.try_publish(topic, QoS::AtLeastOnce, false, payload).is_err() {
+            let payload = Bytes::from(restamp(&rest, payload, self.link.boot, moment));
+            if payload.len() + topic.len() + PACKET_HEAD > self.max_packet as usize {
+                let why = format!(
+                    "{} bytes are more than the broker takes ({}); lower camera.quality or the camera's size, or raise the broker's bound",
+                    payload.len(),
+                    self.max_packet
+                );
+                self.set_aside(Parcel { id, header, payload }, &why);
+                continue;
+            }
+            let sent = self.client.try_publish(topic, QoS::AtLeastOnce, false, payload.clone());
+            if sent.is_err() {
                 self.link.spool.release(&[id]);
                 continue;
             }
-            self.window.queue(id, bytes, now);
+            let bytes = (header.len() + payload.len()) as u64;
+            self.window.queue(Parcel { id, header, payload });
             self.limiter.sent(bytes, !live && lane != lane_index(Lane::Alert), moment.timestamp);
             self.link.state.link(|health| health.published += 1);
         }
@@ -225,7 +253,11 @@ impl Session<'_> {
     /// Handles what came; a reason to end the connection comes back.
     fn event(&mut self, event: Event) -> Option<String> {
         match event {
-            Event::Incoming(Packet::ConnAck(_)) => self.connected(),
+            Event::Incoming(Packet::ConnAck(ack)) => {
+                let bound = ack.properties.and_then(|properties| properties.max_packet_size);
+                self.max_packet = bound.unwrap_or(u32::MAX);
+                self.connected();
+            }
             Event::Outgoing(Outgoing::Publish(packet)) => self.window.sent(packet, Instant::now()),
             Event::Incoming(Packet::PubAck(ack)) => return self.puback(&ack),
             Event::Incoming(Packet::Publish(publish)) => self.acknowledged(&publish.topic, &publish.payload),
@@ -267,38 +299,82 @@ impl Session<'_> {
         let problems = self.link.state.problems();
         let problems = problems.borrow().iter().map(|(part, what)| format!("{part}: {what}")).collect();
         let status = status(self.link, state, problems);
-        self.publish_other(&Topic::Status, QoS::AtLeastOnce, true, status.to_json());
+        let said = self.publish_other(&Topic::Status, QoS::AtLeastOnce, true, status.to_json());
+        self.status_due = (!said).then_some(state);
     }
 
-    fn publish_other(&mut self, topic: &Topic, qos: QoS, retain: bool, payload: Vec<u8>) {
+    /// Whether rumqttc had room for it.
+    fn publish_other(&mut self, topic: &Topic, qos: QoS, retain: bool, payload: Vec<u8>) -> bool {
         let topic = self.link.settings.topics.of(&self.link.device, topic);
-        match self.client.try_publish(topic, qos, retain, payload) {
-            Ok(()) => self.window.queue_other(),
-            Err(error) => tracing::debug!(%error, "left out: the link is busy"),
+        if self.client.try_publish(topic, qos, retain, payload).is_err() {
+            return false;
         }
+        self.window.queue_other();
+        true
     }
 
     fn puback(&mut self, ack: &PubAck) -> Option<String> {
-        let id = self.window.acknowledged_by_broker(ack.pkid)?;
-        let good = matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
-        if !good {
-            return self.refused(id, ack.reason);
+        let parcel = self.window.acknowledged_by_broker(ack.pkid, Instant::now())?;
+        let id = parcel.id;
+        match ack.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => {
+                if self.link.settings.acknowledgement == Acknowledgement::Broker {
+                    self.done(&[id]);
+                }
+                None
+            }
+            PubAckReason::NotAuthorized => {
+                let why = format!(
+                    "NotAuthorized; its ACL must let {} write below {}/{}/",
+                    self.link.device,
+                    self.link.settings.topics.prefix(),
+                    self.link.device
+                );
+                self.set_aside(parcel, &why);
+                None
+            }
+            reason @ (PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid) => {
+                self.set_aside(parcel, &format!("{reason:?}"));
+                None
+            }
+            reason => self.refused(id, reason),
         }
-        if self.link.settings.acknowledgement == Acknowledgement::Broker {
-            self.done(&[id]);
-        }
-        None
     }
 
-    /// A refused record is not lost: it stays in the spool, is shown as a problem and tried again with the next connection.
+    /// What the broker will not take however often it is asked leaves its lane for that of refused records, from where
+    /// people can fetch it. Else it would be sent for ever, and hold up what comes after it.
+    fn set_aside(&mut self, parcel: Parcel, why: &str) {
+        let link = self.link;
+        link.state.link(|health| health.refused += 1);
+        let Parcel { id, header, payload } = parcel;
+        self.window.leave(&[id]);
+        let copy = NewRecord { id, header: &header, payload: &payload };
+        let moved = block_in_place(|| {
+            // Where there is no room for it, it is dropped and counted like any other.
+            let _ = link.spool.push(REFUSED, copy)?;
+            link.spool.reject(id, why)
+        });
+        let topic = String::from_utf8_lossy(&header).into_owned();
+        match moved {
+            Ok(_) => {
+                let what = format!(
+                    "the broker refuses {topic}: {why}. Refused records are kept apart: see `edgeveil-agent spool`"
+                );
+                if link.state.problem("broker", &what) {
+                    tracing::error!(record = %id, topic, why, "the broker refuses a record; it is kept apart");
+                }
+            }
+            Err(error) => {
+                link.spool.release(&[id]);
+                tracing::warn!(%error, record = %id, "a refused record could not be kept apart; it is sent again");
+            }
+        }
+    }
+
+    /// It may take the record another time: that is tried with the next connection.
     fn refused(&mut self, id: RecordId, reason: PubAckReason) -> Option<String> {
         self.link.state.link(|health| health.refused += 1);
-        let what = format!(
-            "the broker refuses records: {reason:?}; its ACL must let {} write below {}/{}/",
-            self.link.device,
-            self.link.settings.topics.prefix(),
-            self.link.device
-        );
+        let what = format!("the broker does not take records now: {reason:?}; its log says why");
         if self.link.state.problem("broker", &what) {
             tracing::error!(record = %id, ?reason, "the broker refuses a record; it is kept and tried again later");
         }
@@ -323,8 +399,8 @@ impl Session<'_> {
     /// These are delivered. An acknowledgement that comes late, after its record was put back, counts as well: else a
     /// bridge that is slower than the patience would be sent the same records for ever.
     fn done(&mut self, ids: &[RecordId]) {
-        self.window.leave(ids);
-        self.progress = Progress::Some;
+        self.window.delivered(ids);
+        self.had_delivered = true;
         if let Err(error) = block_in_place(|| self.link.spool.done(ids)) {
             // They stay in the spool, go out once more, and are recognised by their ids.
             tracing::warn!(%error, "delivered records could not be removed from the spool");
@@ -337,20 +413,23 @@ impl Session<'_> {
 
     fn tick(&mut self) -> Option<String> {
         self.tell_budget();
-        let (now, patience) = (Instant::now(), self.link.settings.ack_timeout);
-        if self.window.is_wedged(now, patience) {
-            return Some(format!("the broker left a packet unacknowledged for {} s", patience.as_secs()));
+        if let Some(state) = self.status_due {
+            self.say_status(state);
         }
-        let mut overdue = self.window.overdue(now, patience);
+        let now = Instant::now();
+        if self.window.is_wedged(now) {
+            return Some(
+                "the broker does not acknowledge a packet, though the link has had the time for it"
+                    .to_owned(),
+            );
+        }
+        let mut overdue = self.window.overdue(now);
         overdue.retain(|id| !self.refused.contains(id));
         if !overdue.is_empty() {
             self.link.state.link(|health| health.repeated += overdue.len() as u64);
             self.link.spool.release(&overdue);
-            let what = format!(
-                "no acknowledgement from the bridge for {} s; is it running? records wait on disk",
-                patience.as_secs()
-            );
-            if self.link.state.problem("bridge", &what) {
+            let what = "the broker has records that the bridge does not acknowledge; is it running? they wait on disk";
+            if self.link.state.problem("bridge", what) {
                 tracing::warn!(records = overdue.len(), "no acknowledgement from the bridge; sent again");
             }
         }
@@ -413,18 +492,50 @@ impl Session<'_> {
         self.poll.abort();
     }
 
-    async fn lost(self) -> End {
-        let Self { link, poll, progress, .. } = self;
-        match poll.await {
-            Ok((event_loop, error)) => {
-                let why = error.map_or_else(
-                    || "the connection ended".to_owned(),
-                    |error| explain(&error, &link.settings),
-                );
-                harvest(link, self.window, event_loop);
-                End::Lost(why, progress)
+    fn give_up(self, why: String) -> End {
+        self.poll.abort();
+        End::Lost(Lost { why, had_delivered: self.had_delivered, was_slow: false })
+    }
+
+    async fn lost(mut self) -> End {
+        let link = self.link;
+        let mut lost = Lost {
+            why: "the connection ended".to_owned(),
+            had_delivered: self.had_delivered,
+            was_slow: false,
+        };
+        match (&mut self.poll).await {
+            Ok((mut event_loop, error)) => {
+                self.harvest(&mut event_loop);
+                if let Some(error) = error {
+                    lost.was_slow = self.window.is_waiting() && explain::is_missed_ping(&error);
+                    if explain::is_too_large(&error)
+                        && let Some(parcel) = self.window.take_largest()
+                    {
+                        let why = format!("{} bytes are more than it takes", parcel.payload.len());
+                        self.set_aside(parcel, &why);
+                    }
+                    lost.why = explain::explain(&error, &link.settings);
+                }
+                lost.had_delivered |= self.had_delivered;
             }
-            Err(error) => End::Lost(format!("the connection's task failed: {error}"), progress),
+            Err(error) => lost.why = format!("the connection's task failed: {error}"),
+        }
+        End::Lost(lost)
+    }
+
+    /// Takes the acknowledgements that rumqttc had read when the connection broke.
+    fn harvest(&mut self, event_loop: &mut EventLoop) {
+        for event in event_loop.state.events.drain(..) {
+            match event {
+                Event::Incoming(Packet::PubAck(_)) | Event::Outgoing(Outgoing::Publish(_)) => {
+                    let _ = self.event(event);
+                }
+                Event::Incoming(Packet::Publish(publish)) => {
+                    self.acknowledged(&publish.topic, &publish.payload)
+                }
+                _ => {}
+            }
         }
     }
 
@@ -436,25 +547,5 @@ impl Session<'_> {
         }
         self.poll.abort();
         End::Stopped
-    }
-}
-
-/// Takes the acknowledgements that rumqttc had read when the connection broke.
-fn harvest(link: &Link, mut window: Window, mut event_loop: EventLoop) {
-    let mut ids = Vec::new();
-    for event in event_loop.state.events.drain(..) {
-        match (event, link.settings.acknowledgement) {
-            (Event::Incoming(Packet::PubAck(ack)), Acknowledgement::Broker)
-                if matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) =>
-            {
-                ids.extend(window.acknowledged_by_broker(ack.pkid));
-            }
-            (Event::Outgoing(Outgoing::Publish(packet)), _) => window.sent(packet, Instant::now()),
-            _ => {}
-        }
-    }
-    let ids = window.leave(&ids);
-    if let Err(error) = block_in_place(|| link.spool.done(&ids)) {
-        tracing::debug!(%error, "delivered records could not be removed from the spool; they go out once more");
     }
 }

@@ -1,5 +1,6 @@
 //! Which records are under way, and how far each has come.
 
+use bytes::Bytes;
 use edgeveil_spool::{LeaseLimit, RecordId};
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,34 +12,101 @@ use tokio::time::Instant;
 pub const MAX_UNACKNOWLEDGED: usize = 50;
 /// Bytes under way, at most (and one record more): what the link costs in memory.
 const MAX_BYTES: u64 = 4 << 20;
+/// What the broker has not acknowledged is worth so much time of the link, so that an alert is not long behind it; but
+/// never less than so many bytes.
+const AHEAD: Duration = Duration::from_secs(2);
+const LEAST_AHEAD: u64 = 64 << 10;
+/// A link slower than so many bytes a second counts as none.
+const SLOWEST: u64 = 2 << 10;
+/// The patience with a silent bridge doubles at each unanswered round up to this.
+const MAX_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// The records of one connection that are under way. A record passes three stations: it is queued in rumqttc, it is
 /// on the wire under a packet id, and the broker has it. It leaves when its receiver has acknowledged it.
 #[derive(Debug)]
 pub struct Window {
     records: usize,
+    patience: Duration,
+    /// Of all that is under way.
     bytes: u64,
+    /// Of what the broker has not acknowledged.
+    unacknowledged: u64,
     under_way: HashMap<RecordId, UnderWay>,
     /// What rumqttc has been handed, in order; `None` is a publish that is no record.
-    queued: VecDeque<Option<RecordId>>,
-    on_wire: HashMap<u16, (Option<RecordId>, Instant)>,
+    queued: VecDeque<Option<Parcel>>,
+    on_wire: HashMap<u16, OnWire>,
+    meter: Meter,
+    /// Rounds of sending that the bridge has not answered.
+    unanswered: u32,
 }
 
 #[derive(Debug)]
 struct UnderWay {
-    since: Instant,
     bytes: u64,
+    /// Since when the broker has it.
+    held: Option<Instant>,
+}
+
+/// What was handed to rumqttc.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// The record in it.
+    pub id: RecordId,
+    /// As the spool has it: the topic below the device's.
+    pub header: Vec<u8>,
+    /// As it was sent.
+    pub payload: Bytes,
+}
+
+#[derive(Debug)]
+struct OnWire {
+    parcel: Option<Parcel>,
+    /// When its PUBACK is due: the patience, and the time that what was ahead of it may take.
+    due: Instant,
+}
+
+/// How fast the broker takes bytes.
+#[derive(Debug)]
+struct Meter {
+    since: Option<Instant>,
+    bytes: u64,
+    /// Bytes a second.
+    rate: u64,
+}
+
+impl Meter {
+    const SPAN: Duration = Duration::from_secs(1);
+
+    fn count(&mut self, bytes: u64, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        self.bytes += bytes;
+        let passed = now.saturating_duration_since(since);
+        if passed >= Self::SPAN {
+            let rate = (self.bytes as f64 / passed.as_secs_f64()) as u64;
+            self.rate = u64::midpoint(self.rate, rate);
+            (self.since, self.bytes) = (Some(now), 0);
+        }
+    }
+
+    fn ahead(&self) -> u64 {
+        self.rate.saturating_mul(AHEAD.as_secs()).clamp(LEAST_AHEAD, MAX_BYTES)
+    }
 }
 
 impl Window {
-    /// For so many records at most.
-    pub fn new(records: usize) -> Self {
+    /// For so many records at most. A record is sent again when its receiver has not acknowledged it within the patience.
+    pub fn new(records: usize, patience: Duration) -> Self {
         Self {
             records,
+            patience,
             bytes: 0,
+            unacknowledged: 0,
             under_way: HashMap::new(),
             queued: VecDeque::new(),
             on_wire: HashMap::new(),
+            // A new connection counts as a fast one until it is known better.
+            meter: Meter { since: None, bytes: 0, rate: LEAST_AHEAD },
+            unanswered: 0,
         }
     }
 
@@ -47,16 +115,21 @@ impl Window {
         let unacknowledged = self.queued.len() + self.on_wire.len();
         // Two places are kept for publishes that are no records: status and health.
         let packets = (MAX_UNACKNOWLEDGED - 2).saturating_sub(unacknowledged);
-        let records = self.records.saturating_sub(self.under_way.len()).min(packets);
-        let bytes = MAX_BYTES.saturating_sub(self.bytes);
+        // A bridge that does not answer is asked with one record: nobody pays for the same megabytes every minute.
+        let most = if self.unanswered > 0 { 1 } else { self.records };
+        let records = most.saturating_sub(self.under_way.len()).min(packets);
+        let bytes =
+            MAX_BYTES.saturating_sub(self.bytes).min(self.meter.ahead().saturating_sub(self.unacknowledged));
         (records > 0 && bytes > 0).then(|| LeaseLimit::new(records, bytes))
     }
 
     /// A record was handed to rumqttc.
-    pub fn queue(&mut self, id: RecordId, bytes: u64, now: Instant) {
-        self.queued.push_back(Some(id));
+    pub fn queue(&mut self, parcel: Parcel) {
+        let bytes = parcel.payload.len() as u64;
         self.bytes += bytes;
-        self.under_way.insert(id, UnderWay { since: now, bytes });
+        self.unacknowledged += bytes;
+        self.under_way.insert(parcel.id, UnderWay { bytes, held: None });
+        self.queued.push_back(Some(parcel));
     }
 
     /// Something that is no record was handed to rumqttc.
@@ -66,40 +139,69 @@ impl Window {
 
     /// rumqttc has put the oldest of what it was handed on the wire. Packet id 0 is QoS 0, which nobody acknowledges.
     pub fn sent(&mut self, packet: u16, now: Instant) {
-        let Some(queued) = self.queued.pop_front() else { return };
+        let Some(parcel) = self.queued.pop_front() else { return };
         if packet != 0 {
-            self.on_wire.insert(packet, (queued, now));
+            let due = now + self.patience + Duration::from_secs(self.unacknowledged / SLOWEST);
+            self.on_wire.insert(packet, OnWire { parcel, due });
         }
     }
 
     /// The broker acknowledged a packet, well or badly. Gives its record, which stays under way.
-    pub fn acknowledged_by_broker(&mut self, packet: u16) -> Option<RecordId> {
-        self.on_wire.remove(&packet)?.0
+    pub fn acknowledged_by_broker(&mut self, packet: u16, now: Instant) -> Option<Parcel> {
+        let parcel = self.on_wire.remove(&packet)?.parcel?;
+        let bytes = parcel.payload.len() as u64;
+        self.unacknowledged = self.unacknowledged.saturating_sub(bytes);
+        self.meter.count(bytes, now);
+        if let Some(record) = self.under_way.get_mut(&parcel.id) {
+            record.held = Some(now);
+        }
+        Some(parcel)
     }
 
-    /// These are delivered or given up: they leave. Gives those that were under way.
-    pub fn leave(&mut self, ids: &[RecordId]) -> Vec<RecordId> {
-        let mut left = Vec::with_capacity(ids.len());
+    /// These are delivered or given up: they leave.
+    pub fn leave(&mut self, ids: &[RecordId]) {
         for id in ids {
             if let Some(record) = self.under_way.remove(id) {
                 self.bytes -= record.bytes;
-                left.push(*id);
             }
         }
-        left
+    }
+
+    /// Their receiver has acknowledged these.
+    pub fn delivered(&mut self, ids: &[RecordId]) {
+        self.leave(ids);
+        self.unanswered = 0;
     }
 
     /// Records that have waited too long for their receiver. They leave, to be sent again.
-    pub fn overdue(&mut self, now: Instant, patience: Duration) -> Vec<RecordId> {
-        let late = |record: &UnderWay| now.duration_since(record.since) >= patience;
+    pub fn overdue(&mut self, now: Instant) -> Vec<RecordId> {
+        let patience =
+            self.patience.saturating_mul(1 << self.unanswered.min(16)).min(MAX_PATIENCE.max(self.patience));
+        let late = |record: &UnderWay| record.held.is_some_and(|held| now.duration_since(held) >= patience);
         let ids: Vec<_> = self.under_way.iter().filter(|(_, r)| late(r)).map(|(id, _)| *id).collect();
-        self.leave(&ids)
+        self.leave(&ids);
+        if !ids.is_empty() {
+            self.unanswered += 1;
+        }
+        ids
     }
 
     /// Whether the broker has left a packet unacknowledged for too long: such a connection is wedged, since rumqttc
     /// stops sending when a packet id comes round that is still taken.
-    pub fn is_wedged(&self, now: Instant, patience: Duration) -> bool {
-        self.on_wire.values().any(|(_, since)| now.duration_since(*since) >= patience)
+    pub fn is_wedged(&self, now: Instant) -> bool {
+        self.on_wire.values().any(|packet| packet.due <= now)
+    }
+
+    /// Whether the broker owes an acknowledgement.
+    pub fn is_waiting(&self) -> bool {
+        !self.on_wire.is_empty()
+    }
+
+    /// The largest record that the broker has not acknowledged: the one that it has found too large. Only for when the
+    /// connection is over.
+    pub fn take_largest(&mut self) -> Option<Parcel> {
+        let parcels = self.on_wire.drain().filter_map(|(_, sent)| sent.parcel);
+        parcels.max_by_key(|parcel| parcel.payload.len())
     }
 }
 
@@ -107,58 +209,114 @@ impl Window {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(30);
+
     fn id(n: u8) -> RecordId {
         RecordId([n; 16])
     }
 
+    fn parcel(n: u8, length: u64) -> Parcel {
+        Parcel { id: id(n), header: Vec::new(), payload: vec![0; length as usize].into() }
+    }
+
     #[test]
     fn a_record_passes_its_stations() {
-        let (mut window, now) = (Window::new(100), Instant::now());
-        window.queue(id(1), 10, now);
+        let (mut window, now) = (Window::new(100, PATIENCE), Instant::now());
+        window.queue(parcel(1, 10));
         window.queue_other();
-        window.queue(id(2), 10, now);
+        window.queue(parcel(2, 10));
         window.sent(7, now);
         window.sent(8, now);
         window.sent(9, now);
-        assert_eq!(window.acknowledged_by_broker(9), Some(id(2)));
-        assert_eq!(window.acknowledged_by_broker(8), None);
-        assert_eq!(window.acknowledged_by_broker(7), Some(id(1)));
-        assert_eq!(window.acknowledged_by_broker(7), None);
-        assert_eq!(window.leave(&[id(3), id(1)]), [id(1)]);
-        assert_eq!(window.leave(&[id(1)]), []);
+        assert_eq!(window.acknowledged_by_broker(9, now), Some(parcel(2, 10)));
+        assert_eq!(window.acknowledged_by_broker(8, now), None);
+        assert_eq!(window.acknowledged_by_broker(7, now), Some(parcel(1, 10)));
+        assert_eq!(window.acknowledged_by_broker(7, now), None);
+        window.leave(&[id(3), id(1)]);
+        assert_eq!(window.under_way.keys().collect::<Vec<_>>(), [&id(2)]);
     }
 
     #[test]
     fn room_is_bounded_by_packets_records_and_bytes() {
         let now = Instant::now();
-        let mut window = Window::new(3);
+        let mut window = Window::new(3, PATIENCE);
         assert_eq!(window.room().unwrap().records, 3);
-        window.queue(id(1), MAX_BYTES - 1, now);
+        window.queue(parcel(1, MAX_BYTES - 1));
+        assert_eq!(window.room(), None, "more than two seconds' worth");
+        window.sent(1, now);
+        window.acknowledged_by_broker(1, now);
         assert_eq!(window.room().unwrap(), LeaseLimit::new(2, 1));
-        window.queue(id(2), 5, now);
+        window.queue(parcel(2, 5));
         assert_eq!(window.room(), None);
         window.leave(&[id(1)]);
         assert_eq!(window.room().unwrap().records, 2);
 
-        let mut window = Window::new(1000);
+        let mut window = Window::new(1000, PATIENCE);
         for n in 0..MAX_UNACKNOWLEDGED as u8 - 2 {
-            window.queue(id(n), 1, now);
+            window.queue(parcel(n, 1));
         }
         assert_eq!(window.room(), None, "packets");
         window.sent(1, now);
-        window.acknowledged_by_broker(1);
+        window.acknowledged_by_broker(1, now);
         assert_eq!(window.room().unwrap().records, 1);
     }
 
     #[test]
+    fn a_fast_link_is_given_more_and_a_slow_one_is_not_filled_up() {
+        let (mut window, start) = (Window::new(1000, PATIENCE), Instant::now());
+        let run = |window: &mut Window, rate: u64| {
+            for second in 0..8 {
+                let now = start + Duration::from_secs(second);
+                window.queue(parcel(second as u8, rate));
+                window.sent(second as u16 + 1, now);
+                window.acknowledged_by_broker(second as u16 + 1, now);
+                window.leave(&[id(second as u8)]);
+            }
+        };
+        run(&mut window, 1 << 20);
+        assert!(window.room().unwrap().bytes > 1 << 20);
+        let mut slow = Window::new(1000, PATIENCE);
+        run(&mut slow, 3000);
+        assert_eq!(slow.room().unwrap().bytes, LEAST_AHEAD);
+    }
+
+    #[test]
     fn late_records_leave_and_a_silent_broker_is_noticed() {
-        let (mut window, now) = (Window::new(10), Instant::now());
-        let (patience, later) = (Duration::from_secs(30), now + Duration::from_secs(31));
-        window.queue(id(1), 10, now);
-        window.queue(id(2), 10, later);
+        let (mut window, now) = (Window::new(10, PATIENCE), Instant::now());
+        let later = now + PATIENCE + Duration::from_secs(1);
+        window.queue(parcel(1, 10));
+        window.queue(parcel(2, 10));
         window.sent(1, now);
-        assert!(!window.is_wedged(now, patience) && window.is_wedged(later, patience));
-        assert_eq!(window.overdue(later, patience), [id(1)]);
-        assert_eq!(window.overdue(later, patience), []);
+        assert!(!window.is_wedged(now) && window.is_wedged(later));
+        assert_eq!(window.overdue(later), [], "the broker does not have it yet");
+        window.acknowledged_by_broker(1, now);
+        assert!(!window.is_wedged(later));
+        assert_eq!(window.overdue(later), [id(1)]);
+        assert_eq!(window.overdue(later), []);
+    }
+
+    #[test]
+    fn a_large_record_has_the_time_that_a_slow_link_needs() {
+        let (mut window, now) = (Window::new(10, PATIENCE), Instant::now());
+        window.queue(parcel(1, 1 << 20));
+        window.sent(1, now);
+        assert!(!window.is_wedged(now + Duration::from_secs(500)));
+        assert!(window.is_wedged(now + Duration::from_secs(600)));
+    }
+
+    #[test]
+    fn a_bridge_that_is_away_is_asked_less_and_less() {
+        let (mut window, mut now) = (Window::new(10, PATIENCE), Instant::now());
+        for (round, wait) in [30, 60, 120, 240].into_iter().enumerate() {
+            window.queue(parcel(1, 10));
+            window.sent(1, now);
+            window.acknowledged_by_broker(1, now);
+            assert_eq!(window.overdue(now + Duration::from_secs(wait - 1)), []);
+            now += Duration::from_secs(wait);
+            assert_eq!(window.overdue(now), [id(1)], "round {round}");
+            assert_eq!(window.room().unwrap().records, 1);
+        }
+        window.delivered(&[]);
+        assert_eq!(window.room().unwrap().records, 10);
     }
 }

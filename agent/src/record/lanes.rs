@@ -11,6 +11,9 @@ pub fn lane_index(lane: Lane) -> Index {
     Index(lane as u8)
 }
 
+/// Where records are kept that the broker refuses for good. Nothing is sent from here.
+pub const REFUSED: Index = Index(Lane::ALL.len() as u8);
+
 /// Opens the spool below the data folder. Alerts may take a quarter of it, events a sixteenth, and readings and images
 /// all of it: what is dropped first when it is full is the oldest image, and alerts go last.
 pub fn open(settings: &Settings) -> Result<(Spool, OpenReport), SpoolError> {
@@ -29,6 +32,10 @@ pub fn open(settings: &Settings) -> Result<(Spool, OpenReport), SpoolError> {
             lane(Lane::Status, all / 16, Payload::Inline, Durability::Group),
             lane(Lane::Reading, all, Payload::Inline, Durability::Group),
             lane(Lane::Image, all, Payload::File, Durability::Group),
+            LaneOptions {
+                name: "refused",
+                ..lane(Lane::Status, all / 16, Payload::Inline, Durability::Group)
+            },
         ],
         max_bytes: all,
         min_free_bytes: settings.spool.min_free_bytes,

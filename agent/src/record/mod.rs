@@ -3,8 +3,10 @@
 //!
 //! The only image that fits through is a [`VeiledJpeg`](edgeveil_veil::VeiledJpeg), which only the veil can make.
 
+mod claim;
 mod lanes;
 mod writer;
 
-pub use lanes::{lane_index, open};
+pub use claim::{claim, left_behind};
+pub use lanes::{REFUSED, lane_index, open};
 pub use writer::{AlertBody, ImageNumbers, Observation, Records, Writer};

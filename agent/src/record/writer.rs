@@ -45,6 +45,7 @@ enum Item {
     Observation(Observation),
     Image { camera: Name, stamp: Stamp, jpeg: VeiledJpeg },
     Event { moment: Moment, kind: EventKind, subject: Option<String>, detail: String },
+    End,
 }
 
 /// Hands records to the writer. The queue holds 64 of them; when it is full, whoever brings one waits.
@@ -99,15 +100,20 @@ impl Records {
         self.send(Item::Event { moment: self.clock.now(), kind, subject, detail }).await;
     }
 
+    /// What comes after this is not written: a camera that hangs in its driver may still hold a way here.
+    pub async fn end(&self) {
+        let _ = self.items.send(Item::End).await;
+    }
+
     async fn send(&self, item: Item) {
         if self.items.send(item).await.is_err() {
-            tracing::debug!("a record came after the writer had ended");
+            tracing::error!("a record came after the writer had ended: it is lost");
         }
     }
 
     fn send_blocking(&self, item: Item) {
         if self.items.blocking_send(item).is_err() {
-            tracing::debug!("a record came after the writer had ended");
+            tracing::error!("a record came after the writer had ended: it is lost");
         }
     }
 }
@@ -150,11 +156,11 @@ impl Writer {
                 }
             });
             match next {
+                Some(None | Some(Item::End)) => break,
                 Some(Some(item)) => {
                     self.write(item);
                     due.get_or_insert_with(|| Instant::now() + self.commit_interval);
                 }
-                Some(None) => break,
                 None => {}
             }
             if due.is_some_and(|due| due <= Instant::now()) {
@@ -192,6 +198,7 @@ impl Writer {
                 let event = Event { stamp, event: kind, subject, detail };
                 self.push(Lane::Status, event.stamp.id, &Topic::Event, &event.to_json());
             }
+            Item::End => {}
         }
     }
 

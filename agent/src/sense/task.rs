@@ -33,8 +33,10 @@ pub struct Group {
     pub stop: CancellationToken,
 }
 
-/// A sensor that fails is read again at its rate, and opened again after so many failures in a row.
+/// A sensor that fails is read again at its rate. After so many failures in a row, or so long, it counts as lost; after
+/// so many it is opened again.
 const FAILURES_BEFORE_REOPEN: u32 = 10;
+const FAILING_TOO_LONG: Duration = Duration::from_secs(10);
 const REOPEN: Duration = Duration::from_secs(10);
 
 /// Reads until it is told to stop.
@@ -85,12 +87,13 @@ async fn read_rows(group: &Group, sensor: &mut dyn Sensor, scorer: &mut Option<S
     let mut ticks = interval(Duration::from_secs_f64(1.0 / group.settings.rate));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures = 0;
+    let mut failing_since = None;
     while failures < FAILURES_BEFORE_REOPEN {
         ticks.tick().await;
         let moment = group.clock.now();
         match block_in_place(|| sensor.read()) {
             Ok(values) => {
-                failures = 0;
+                (failures, failing_since) = (0, None);
                 report_back(group, lost).await;
                 let scored = match scorer {
                     Some(scorer) => scorer.score(moment, &values).await,
@@ -112,7 +115,14 @@ async fn read_rows(group: &Group, sensor: &mut dyn Sensor, scorer: &mut Option<S
             Err(error) => {
                 failures += 1;
                 group.state.sensor(&group.settings.group, |health| health.failed += 1);
-                report_lost(group, &error, lost).await;
+                let since: Duration = *failing_since.get_or_insert(moment.uptime);
+                if failures >= FAILURES_BEFORE_REOPEN
+                    || moment.uptime.saturating_sub(since) >= FAILING_TOO_LONG
+                {
+                    report_lost(group, &error, lost).await;
+                } else {
+                    tracing::debug!(sensor = %group.settings.group, %error, "row left out");
+                }
             }
         }
     }

@@ -115,9 +115,11 @@ impl Unit for f64 {
         let number = match value {
             DeValue::Integer(number) => number.as_str().parse().ok(),
             DeValue::Float(number) => number.as_str().parse().ok(),
-            _ => None,
+            _ => return Err(wrong::<Self>(value)),
         };
-        number.filter(|number: &f64| number.is_finite()).ok_or_else(|| wrong::<Self>(value))
+        number
+            .filter(|number: &f64| number.is_finite())
+            .ok_or_else(|| format!("is no finite number; it wants {}", Self::WANTED))
     }
 }
 
