@@ -127,6 +127,10 @@ fn certificates_are_issued_and_listed() {
     let (code, text) = run(dir.path(), &["certs", "device", "pi"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("--force"), "{text}");
+    let ca = dir.path().join("edgeveil-data/certs/ca.key");
+    fs::rename(&ca, dir.path().join("aside")).unwrap();
+    let (code, text) = run(dir.path(), &["certs", "init"]);
+    assert!(code == Some(1) && text.contains("put the key back") && !ca.exists(), "{text}");
     let (_, text) = run(dir.path(), &["certs", "list"]);
     assert!(text.contains("pi ") && text.contains("hub ") && text.contains("device"), "{text}");
 }
