@@ -44,7 +44,10 @@ async fn with_settings(
     args: &ConfigArgs,
     run: impl AsyncFnOnce(Settings) -> Result<ExitCode>,
 ) -> Result<ExitCode> {
-    match Settings::load(args.config.as_deref(), &|name| std::env::var(name).ok()) {
+    let variables: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    match Settings::load(args.config.as_deref(), &variables) {
         Ok(settings) => {
             log(&settings.log);
             run(settings).await

@@ -46,6 +46,18 @@ fn bad_settings_are_all_named_and_nothing_is_opened() {
 }
 
 #[test]
+fn a_mistyped_variable_is_named_with_the_nearest_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bridge(dir.path(), &["serve"]).env("EDGEVEIL_BRIDGE_HTTP_LISTN", "x").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{text}");
+    assert!(text.contains("LISTN: is no setting; the nearest one is EDGEVEIL_BRIDGE_HTTP_LISTEN"), "{text}");
+    let output =
+        bridge(dir.path(), &["check"]).env("EDGEVEIL_BRIDGE_SERVICE_HOST", "10.0.0.1").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "Kubernetes gives this to every container");
+}
+
+#[test]
 fn a_missing_certificate_is_named_with_the_remedy() {
     let (code, text, _) = serve(
         "[broker]\nlisten = \"127.0.0.1:0\"\nca = \"ca.pem\"\ncert = \"c.pem\"\nkey = \"k.pem\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
