@@ -11,6 +11,7 @@ mod backoff;
 pub mod broker;
 pub mod catalog;
 pub mod certs;
+pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod forward;

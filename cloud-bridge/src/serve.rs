@@ -9,12 +9,12 @@ use crate::{
     metrics::Metrics,
     objects::Objects,
     readiness::{Part, Readiness},
-    settings::{BrokerCertificates, BrokerSettings, ObjectSettings, Settings, SourceSettings, TlsFiles},
+    settings::{BrokerCertificates, BrokerSettings, Settings, SourceSettings, TlsFiles},
     source::{Intake, ToDevices, external::External},
     tls, web,
 };
 use anyhow::{Context, Result};
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,7 @@ impl Bridge {
     pub async fn start(settings: &Settings) -> Result<Self> {
         let (metrics, readiness, stops) =
             (Arc::new(Metrics::default()), Arc::new(Readiness::default()), Stops::default());
-        std::fs::create_dir_all(&settings.data_dir).with_context(|| {
+        fs::DirBuilder::new().recursive(true).mode(0o750).create(&settings.data_dir).with_context(|| {
             format!("data folder {}: cannot be made; make the folder above it writable for this user, or set data_dir", settings.data_dir.display())
         })?;
         // Both ports first: a second bridge on the same machine should not even touch the catalog.
@@ -260,28 +260,4 @@ fn enrol(settings: &Settings, mqtt: Option<SocketAddr>) -> String {
         "edgeveil-bridge certs device desk-pi --dir {}\n# then, in the agent's settings: [link] host = \"<this machine>\", port = {port}",
         dir.display()
     )
-}
-
-/// What `check` looks at beyond the settings: files that have to be there.
-pub fn check(settings: &Settings) -> Result<()> {
-    match &settings.source {
-        SourceSettings::Embedded(BrokerSettings { certificates: BrokerCertificates::Own(files), .. }) => {
-            tls::server(files).map(drop)?;
-        }
-        SourceSettings::Embedded(_) => {}
-        SourceSettings::External(mqtt) => drop(tls::client(&mqtt.tls, None)?),
-    }
-    if let Some(aws) = &settings.aws {
-        tls::client(&aws.tls, aws.alpn.as_deref())?;
-    }
-    if let ObjectSettings::S3(s3) = &settings.objects {
-        for file in [&s3.access_key_id_file, &s3.secret_access_key_file].into_iter().flatten() {
-            readable(file)?;
-        }
-    }
-    Ok(())
-}
-
-fn readable(file: &Path) -> Result<()> {
-    std::fs::File::open(file).map(drop).with_context(|| format!("cannot read {}", file.display()))
 }

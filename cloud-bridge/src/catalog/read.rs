@@ -92,6 +92,15 @@ pub struct Gap {
     pub max_seq: i64,
 }
 
+/// What arrived, by two ways that have to agree.
+#[derive(Debug)]
+pub struct Sequences {
+    /// As it was accounted for with every commit.
+    pub accounted: Vec<Gap>,
+    /// Counted from the rows themselves.
+    pub counted: Vec<Gap>,
+}
+
 impl Gap {
     /// Records that should be there, counted from 0, and are not.
     pub fn missing(&self) -> i64 {
@@ -196,31 +205,31 @@ impl Catalog {
 
     /// What arrived of each lane of each boot, as it was accounted for with every commit.
     pub async fn gaps(&self) -> Result<Vec<Gap>, CatalogError> {
-        sqlx::query_as(
-            "SELECT device, boot, lane, count, min_seq, max_seq FROM sequence ORDER BY device, boot, lane",
-        )
-        .fetch_all(&self.read)
-        .await
-        .map_err(self.failed("reading sequences"))
+        Ok(self.sequences().await?.accounted)
     }
 
-    /// The same, counted from the rows themselves.
-    pub async fn counted_gaps(&self) -> Result<Vec<Gap>, CatalogError> {
-        let mut gaps: Vec<Gap> = Vec::new();
+    /// What arrived of each lane of each boot, by its account and by the rows, both of the same moment.
+    pub async fn sequences(&self) -> Result<Sequences, CatalogError> {
+        let failed = self.failed("reading sequences");
+        let mut tx = self.read.begin().await.map_err(&failed)?;
+        let accounted = sqlx::query_as(
+            "SELECT device, boot, lane, count, min_seq, max_seq FROM sequence ORDER BY device, boot, lane",
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(&failed)?;
+        let mut counted: Vec<Gap> = Vec::new();
         for lane in Lane::ALL {
             let sql = format!(
                 "SELECT device, boot, '{lane}' AS lane, count(*) AS count, min(seq) AS min_seq, max(seq) AS max_seq
                  FROM {} GROUP BY device, boot",
                 table(lane)
             );
-            let rows: Vec<Gap> = sqlx::query_as(&sql)
-                .fetch_all(&self.read)
-                .await
-                .map_err(self.failed("counting sequences"))?;
-            gaps.extend(rows);
+            let rows: Vec<Gap> = sqlx::query_as(&sql).fetch_all(&mut *tx).await.map_err(&failed)?;
+            counted.extend(rows);
         }
-        gaps.sort();
-        Ok(gaps)
+        counted.sort();
+        Ok(Sequences { accounted, counted })
     }
 
     /// Milliseconds from a record's own time to its commit, for every record of a lane.

@@ -9,13 +9,13 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-fn bridge(dir: &Path, arguments: &[&str]) -> Command {
+pub fn bridge(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edgeveil-bridge"));
     command.current_dir(dir).args(arguments).env_remove("EDGEVEIL_BRIDGE_CONFIG");
     command
 }
 
-fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+pub fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = bridge(dir, arguments).output().unwrap();
     let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
     (status.code(), text)
@@ -115,6 +115,11 @@ fn it_starts_without_any_settings_and_stops_when_asked() {
     assert!(lines.next().unwrap().unwrap().starts_with("pages on http://127.0.0.1:"));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    let data = dir.path().join("edgeveil-data");
+    for entry in ["", "objects", "catalog.sqlite", "certs", "certs/ca.pem"] {
+        let mode = fs::metadata(data.join(entry)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o027, 0, "{entry} is {mode:o}: others may read it, or the group write");
+    }
     for made in ["certs/ca.pem", "certs/brokers/localhost/cert.pem", "catalog.sqlite", "objects"] {
         assert!(dir.path().join("edgeveil-data").join(made).exists(), "{made}");
     }

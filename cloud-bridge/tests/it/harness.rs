@@ -77,6 +77,12 @@ impl Bench {
         Self::start_in(self.dir, &self.extra).await
     }
 
+    /// Stops it and leaves the folder.
+    pub async fn close(self) -> TempDir {
+        assert_eq!(self.bridge.stop().await, Vec::<&str>::new());
+        self.dir
+    }
+
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("data")
     }

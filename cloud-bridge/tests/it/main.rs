@@ -7,5 +7,6 @@ mod command;
 mod external;
 mod harness;
 mod ingest;
+mod kept;
 mod outbox;
 mod pages;
