@@ -23,5 +23,6 @@ pub mod serve;
 pub mod settings;
 pub mod source;
 pub mod tls;
+pub mod troubles;
 pub mod verify;
 pub mod web;

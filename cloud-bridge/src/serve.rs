@@ -11,7 +11,9 @@ use crate::{
     readiness::{Part, Readiness},
     settings::{BrokerCertificates, BrokerSettings, Settings, SourceSettings, TlsFiles},
     source::{Intake, ToDevices, external::External},
-    tls, web,
+    tls,
+    troubles::Troubles,
+    web,
 };
 use anyhow::{Context, Result};
 use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
@@ -59,6 +61,7 @@ impl Bridge {
     pub async fn start(settings: &Settings) -> Result<Self> {
         let (metrics, readiness, stops) =
             (Arc::new(Metrics::default()), Arc::new(Readiness::default()), Stops::default());
+        let troubles = Arc::new(Troubles::default());
         fs::DirBuilder::new().recursive(true).mode(0o750).create(&settings.data_dir).with_context(|| {
             format!("data folder {}: cannot be made; make the folder above it writable for this user, or set data_dir", settings.data_dir.display())
         })?;
@@ -84,7 +87,8 @@ impl Bridge {
         }
 
         let (intake, queue) = Intake::new(settings.ingest.queue, settings.ingest.memory.0);
-        let mut source_settings = SourceParts { settings, intake, metrics: &metrics, readiness: &readiness };
+        let mut source_settings =
+            SourceParts { settings, intake, metrics: &metrics, readiness: &readiness, troubles: &troubles };
         let (source, devices, mqtt) = match (&settings.source, mqtt) {
             (SourceSettings::Embedded(broker), Some(listener)) => {
                 catalog.nobody_is_connected(jiff::Timestamp::now().as_millisecond()).await?;
@@ -118,6 +122,7 @@ impl Bridge {
             objects: objects.clone(),
             metrics: metrics.clone(),
             readiness,
+            troubles,
             enrol: enrol(settings, mqtt).into(),
         };
         let web = tokio::spawn(web::serve(http, pages, stops.web.clone()));
@@ -208,6 +213,7 @@ struct SourceParts<'a> {
     intake: Intake,
     metrics: &'a Arc<Metrics>,
     readiness: &'a Readiness,
+    troubles: &'a Arc<Troubles>,
 }
 
 impl SourceParts<'_> {
@@ -226,6 +232,7 @@ impl SourceParts<'_> {
             intake: self.intake.clone(),
             max_connections: broker.max_connections,
             metrics: self.metrics.clone(),
+            troubles: self.troubles.clone(),
         };
         let broker = Broker::start(setup).await.context("starting the embedded broker")?;
         self.readiness.up(Part::Source);

@@ -74,6 +74,7 @@ impl Cloud {
             presence: None,
             max_connections: 10,
             metrics: Arc::new(Metrics::default()),
+            troubles: Arc::default(),
         };
         (Broker::start(setup).await.unwrap(), messages)
     }
