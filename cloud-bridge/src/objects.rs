@@ -5,7 +5,7 @@
 use crate::settings::{ObjectSettings, S3Settings};
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use edgeveil_wire::{DeviceName, ImageMeta};
+use edgeveil_wire::{DeviceName, ImageMeta, RecordId};
 use object_store::{
     ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
 };
@@ -80,6 +80,15 @@ impl Objects {
         let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
         let found = self.store.get(&path).await.map_err(|error| self.error(error))?;
         found.bytes().await.map_err(|error| self.error(error))
+    }
+
+    /// Removes an object, if it is there.
+    pub async fn delete(&self, key: &str) -> Result<(), ObjectError> {
+        let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
+        match self.store.delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.error(error)),
+        }
     }
 
     /// Every key and its size.
@@ -177,4 +186,9 @@ pub fn key(device: &DeviceName, meta: &ImageMeta) -> String {
         time.strftime("%Y%m%dT%H%M%S"),
         meta.stamp.id
     )
+}
+
+/// `dead/<device>/<id>.jpg`: a refused record, whole. No image has such a key: theirs have more levels.
+pub fn dead_key(device: &DeviceName, id: RecordId, extension: &str) -> String {
+    format!("dead/{device}/{id}.{extension}")
 }

@@ -113,6 +113,7 @@ impl Bridge {
             wake,
             metrics: metrics.clone(),
             readiness: readiness.clone(),
+            troubles: troubles.clone(),
             refusals: ingest::Refusals::default(),
         };
         let ingest = tokio::spawn(ingest.run(stops.ingest.clone()));

@@ -3,11 +3,13 @@
 //! One connection writes; readers have their own and never wait for it (WAL). A commit is durable when it returns
 //! (`synchronous = FULL`). The tables stand in `migrations/`.
 
+mod letters;
 mod open;
 mod outbox;
 mod read;
 mod write;
 
+pub use letters::MAX_DEAD_LETTERS;
 pub use outbox::{Outbox, OutboxCount, OutboxRow};
 pub use read::{AlertRow, DeviceRow, Gap, ImageRow, Sequences};
 pub use write::{Batch, Content, DeadLetter, Health, Presence, Record};

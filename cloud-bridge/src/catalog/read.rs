@@ -129,19 +129,28 @@ impl Catalog {
         &self,
         wanted: &[(&DeviceName, RecordId)],
     ) -> Result<HashSet<(String, String)>, CatalogError> {
+        self.known("SELECT device, id FROM image WHERE (device, id)", wanted).await
+    }
+
+    /// Which of these pairs a query finds that ends where their list belongs.
+    pub(super) async fn known(
+        &self,
+        select: &str,
+        wanted: &[(&DeviceName, RecordId)],
+    ) -> Result<HashSet<(String, String)>, CatalogError> {
         if wanted.is_empty() {
             return Ok(HashSet::new());
         }
         let wanted: Vec<_> = wanted.iter().map(|(device, id)| (device.as_str(), id.to_string())).collect();
         let wanted = serde_json::to_string(&wanted).expect("pairs of texts");
-        let found: Vec<(String, String)> = sqlx::query_as(
-            "SELECT device, id FROM image WHERE (device, id) IN
-             (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
-        )
-        .bind(wanted)
-        .fetch_all(&self.read)
-        .await
-        .map_err(self.failed("looking for images"))?;
+        let sql = format!(
+            "{select} IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+        );
+        let found: Vec<(String, String)> = sqlx::query_as(&sql)
+            .bind(wanted)
+            .fetch_all(&self.read)
+            .await
+            .map_err(self.failed("looking for what is known"))?;
         Ok(found.into_iter().collect())
     }
 
@@ -236,14 +245,5 @@ impl Catalog {
     pub async fn latencies(&self, lane: Lane) -> Result<Vec<i64>, CatalogError> {
         let sql = format!("SELECT received - timestamp FROM {} ORDER BY 1", table(lane));
         sqlx::query_scalar(&sql).fetch_all(&self.read).await.map_err(self.failed("reading latencies"))
-    }
-
-    /// Dead letters and their reasons, the newest first.
-    pub async fn dead_letters(&self, most: u32) -> Result<Vec<(String, String)>, CatalogError> {
-        sqlx::query_as("SELECT topic, reason FROM dead_letter ORDER BY number DESC LIMIT ?")
-            .bind(most)
-            .fetch_all(&self.read)
-            .await
-            .map_err(self.failed("reading dead letters"))
     }
 }
