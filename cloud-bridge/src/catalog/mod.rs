@@ -10,7 +10,7 @@ mod read;
 mod write;
 
 pub use letters::MAX_DEAD_LETTERS;
-pub use outbox::{Outbox, OutboxCount, OutboxRow};
+pub use outbox::{Blame, Outbox, OutboxCount, OutboxRow};
 pub use read::{AlertRow, DeviceRow, Gap, ImageRow, Sequences};
 pub use write::{Batch, Content, DeadLetter, Health, Presence, Record};
 
