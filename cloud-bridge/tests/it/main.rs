@@ -8,5 +8,6 @@ mod external;
 mod harness;
 mod ingest;
 mod kept;
+mod mosquitto;
 mod outbox;
 mod pages;
