@@ -5,6 +5,7 @@ use clap::Parser;
 use edgeveil_bridge::{
     catalog::Catalog,
     certs::{self, Kind, Replace},
+    check,
     cli::{CertsArgs, CertsCommand, Cli, Command, ConfigArgs, DemoArgs, VerifyArgs},
     demo,
     objects::Objects,
@@ -27,7 +28,7 @@ async fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Command::Serve(args) => with_settings(&args, async |settings| run(settings).await).await,
-        Command::Check(args) => with_settings(&args, async |settings| check(&settings)).await,
+        Command::Check(args) => with_settings(&args, async |settings| check(&settings).await).await,
         Command::Migrate(args) => with_settings(&args, async |settings| migrate(&settings).await).await,
         Command::Verify(args) => with_settings(&args.config, async |s| verify(&s, &args).await).await,
         Command::Demo(args) => demo(args).await,
@@ -44,7 +45,10 @@ async fn with_settings(
     args: &ConfigArgs,
     run: impl AsyncFnOnce(Settings) -> Result<ExitCode>,
 ) -> Result<ExitCode> {
-    match Settings::load(args.config.as_deref(), &|name| std::env::var(name).ok()) {
+    let variables: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    match Settings::load(args.config.as_deref(), &variables) {
         Ok(settings) => {
             log(&settings.log);
             run(settings).await
@@ -97,7 +101,13 @@ async fn demo(args: DemoArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is kept is for this user and its group alone: pictures, and what sensors say.
+fn keep_from_others() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+}
+
 async fn run(settings: Settings) -> Result<ExitCode> {
+    keep_from_others();
     let asked = asked_to_stop()?;
     let mut bridge = Bridge::start(&settings).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "edgeveil-bridge runs");
@@ -124,21 +134,22 @@ async fn run(settings: Settings) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(settings: &Settings) -> Result<ExitCode> {
-    serve::check(settings)?;
+async fn check(settings: &Settings) -> Result<ExitCode> {
+    check::check(settings).await?;
     println!("settings are good");
     Ok(ExitCode::SUCCESS)
 }
 
 async fn migrate(settings: &Settings) -> Result<ExitCode> {
+    keep_from_others();
     Catalog::open(&settings.catalog).await?.close().await;
     println!("catalog {} is up to date", settings.catalog.display());
     Ok(ExitCode::SUCCESS)
 }
 
 async fn verify(settings: &Settings, args: &VerifyArgs) -> Result<ExitCode> {
-    let catalog = Catalog::open(&settings.catalog).await?;
-    let objects = Objects::open(&settings.objects).await?;
+    let catalog = Catalog::open_read_only(&settings.catalog).await?;
+    let objects = Objects::open_existing(&settings.objects).await?;
     let findings = verify::verify(&catalog, &objects).await?;
     let mut good = true;
     for finding in &findings {

@@ -46,6 +46,8 @@ pub struct Metrics {
     pub duplicates: ByLane,
     /// Messages refused.
     pub dead_letters: ByLane,
+    /// Messages in a version that this bridge does not know; their devices keep them.
+    pub not_accepted: ByLane,
     /// Ids acknowledged to devices.
     pub acknowledged: Counter,
     /// Times a batch had to be tried again.
@@ -58,8 +60,12 @@ pub struct Metrics {
     pub connected: Gauge,
     /// Connections that it refused.
     pub refused_connections: Counter,
+    /// Connections to it that another one of the same name has ended.
+    pub taken_over: Counter,
     /// Records that wait for a target.
     pub outbox_depth: Family<TargetLabel, Gauge>,
+    /// Records that a target refuses for ever, set aside.
+    pub outbox_failed: Family<TargetLabel, Gauge>,
     /// Records that a target has confirmed.
     pub forwarded: ByTarget,
     /// Attempts that failed.
@@ -75,13 +81,16 @@ impl Default for Metrics {
             committed: ByLane::default(),
             duplicates: ByLane::default(),
             dead_letters: ByLane::default(),
+            not_accepted: ByLane::default(),
             acknowledged: Counter::default(),
             retries: Counter::default(),
             batch_seconds: Histogram::new(seconds),
             batch_records: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             connected: Gauge::default(),
             refused_connections: Counter::default(),
+            taken_over: Counter::default(),
             outbox_depth: Family::default(),
+            outbox_failed: Family::default(),
             forwarded: ByTarget::default(),
             forward_errors: ByTarget::default(),
         };
@@ -97,6 +106,11 @@ impl Metrics {
         r.register("committed", "Records that are new and durable", self.committed.clone());
         r.register("duplicates", "Records that were there already", self.duplicates.clone());
         r.register("dead_letters", "Messages refused and kept as dead letters", self.dead_letters.clone());
+        r.register(
+            "not_accepted",
+            "Messages in a version that only a later bridge knows; devices keep them",
+            self.not_accepted.clone(),
+        );
         r.register("acknowledged", "Record ids acknowledged to devices", self.acknowledged.clone());
         r.register("retries", "Batches tried again, since database or objects failed", self.retries.clone());
         r.register_with_unit("batch", "Time to commit a batch", Unit::Seconds, self.batch_seconds.clone());
@@ -106,6 +120,16 @@ impl Metrics {
             "refused_connections",
             "Connections that the embedded broker refused",
             self.refused_connections.clone(),
+        );
+        r.register(
+            "taken_over",
+            "Connections that another one of the same name has ended",
+            self.taken_over.clone(),
+        );
+        r.register(
+            "outbox_failed",
+            "Records that a target refuses for ever, set aside",
+            self.outbox_failed.clone(),
         );
         r.register("outbox_depth", "Records that wait for a target", self.outbox_depth.clone());
         r.register("forwarded", "Records that a target has confirmed", self.forwarded.clone());

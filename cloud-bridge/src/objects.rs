@@ -5,11 +5,11 @@
 use crate::settings::{ObjectSettings, S3Settings};
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use edgeveil_wire::{DeviceName, ImageMeta};
+use edgeveil_wire::{DeviceName, ImageMeta, RecordId};
 use object_store::{
     ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
 };
-use std::{sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
 
 /// Where images are kept.
 #[derive(Debug, Clone)]
@@ -39,11 +39,9 @@ impl Objects {
                         "{place}: cannot be written; make it writable for this user, or set objects.folder"
                     )
                 };
-                std::fs::create_dir_all(folder).with_context(remedy)?;
+                fs::DirBuilder::new().recursive(true).mode(0o750).create(folder).with_context(remedy)?;
                 let probe = folder.join(".writable");
-                std::fs::write(&probe, b"")
-                    .and_then(|()| std::fs::remove_file(&probe))
-                    .with_context(remedy)?;
+                fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).with_context(remedy)?;
                 let store = LocalFileSystem::new_with_prefix(folder).with_context(remedy)?.with_fsync(true);
                 Ok(Self { store: Arc::new(store), place })
             }
@@ -53,6 +51,15 @@ impl Objects {
                 Ok(Self { store: Arc::new(store), place })
             }
         }
+    }
+
+    /// Opens what is there, to look at it only.
+    pub async fn open_existing(settings: &ObjectSettings) -> Result<Self> {
+        let ObjectSettings::Folder(folder) = settings else { return Self::open(settings).await };
+        let place = format!("object folder {}", folder.display());
+        anyhow::ensure!(folder.is_dir(), "{place}: there is none; mend data_dir or objects.folder");
+        let store = LocalFileSystem::new_with_prefix(folder).with_context(|| place.clone())?;
+        Ok(Self { store: Arc::new(store), place })
     }
 
     /// Whether it answers.
@@ -73,6 +80,15 @@ impl Objects {
         let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
         let found = self.store.get(&path).await.map_err(|error| self.error(error))?;
         found.bytes().await.map_err(|error| self.error(error))
+    }
+
+    /// Removes an object, if it is there.
+    pub async fn delete(&self, key: &str) -> Result<(), ObjectError> {
+        let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
+        match self.store.delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.error(error)),
+        }
     }
 
     /// Every key and its size.
@@ -133,7 +149,7 @@ impl Objects {
 
 fn s3(settings: &S3Settings) -> Result<object_store::aws::AmazonS3> {
     let secret = |file: &std::path::Path| {
-        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         Ok::<_, anyhow::Error>(text.trim().to_owned())
     };
     // From the environment come AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their like.
@@ -170,4 +186,9 @@ pub fn key(device: &DeviceName, meta: &ImageMeta) -> String {
         time.strftime("%Y%m%dT%H%M%S"),
         meta.stamp.id
     )
+}
+
+/// `dead/<device>/<id>.jpg`: a refused record, whole. No image has such a key: theirs have more levels.
+pub fn dead_key(device: &DeviceName, id: RecordId, extension: &str) -> String {
+    format!("dead/{device}/{id}.{extension}")
 }

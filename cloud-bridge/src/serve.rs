@@ -9,12 +9,14 @@ use crate::{
     metrics::Metrics,
     objects::Objects,
     readiness::{Part, Readiness},
-    settings::{BrokerCertificates, BrokerSettings, ObjectSettings, Settings, SourceSettings, TlsFiles},
+    settings::{BrokerCertificates, BrokerSettings, Settings, SourceSettings, TlsFiles},
     source::{Intake, ToDevices, external::External},
-    tls, web,
+    tls,
+    troubles::Troubles,
+    web,
 };
 use anyhow::{Context, Result};
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +61,8 @@ impl Bridge {
     pub async fn start(settings: &Settings) -> Result<Self> {
         let (metrics, readiness, stops) =
             (Arc::new(Metrics::default()), Arc::new(Readiness::default()), Stops::default());
-        std::fs::create_dir_all(&settings.data_dir).with_context(|| {
+        let troubles = Arc::new(Troubles::default());
+        fs::DirBuilder::new().recursive(true).mode(0o750).create(&settings.data_dir).with_context(|| {
             format!("data folder {}: cannot be made; make the folder above it writable for this user, or set data_dir", settings.data_dir.display())
         })?;
         // Both ports first: a second bridge on the same machine should not even touch the catalog.
@@ -84,7 +87,8 @@ impl Bridge {
         }
 
         let (intake, queue) = Intake::new(settings.ingest.queue, settings.ingest.memory.0);
-        let mut source_settings = SourceParts { settings, intake, metrics: &metrics, readiness: &readiness };
+        let mut source_settings =
+            SourceParts { settings, intake, metrics: &metrics, readiness: &readiness, troubles: &troubles };
         let (source, devices, mqtt) = match (&settings.source, mqtt) {
             (SourceSettings::Embedded(broker), Some(listener)) => {
                 catalog.nobody_is_connected(jiff::Timestamp::now().as_millisecond()).await?;
@@ -109,6 +113,7 @@ impl Bridge {
             wake,
             metrics: metrics.clone(),
             readiness: readiness.clone(),
+            troubles: troubles.clone(),
             refusals: ingest::Refusals::default(),
         };
         let ingest = tokio::spawn(ingest.run(stops.ingest.clone()));
@@ -118,6 +123,7 @@ impl Bridge {
             objects: objects.clone(),
             metrics: metrics.clone(),
             readiness,
+            troubles,
             enrol: enrol(settings, mqtt).into(),
         };
         let web = tokio::spawn(web::serve(http, pages, stops.web.clone()));
@@ -208,6 +214,7 @@ struct SourceParts<'a> {
     intake: Intake,
     metrics: &'a Arc<Metrics>,
     readiness: &'a Readiness,
+    troubles: &'a Arc<Troubles>,
 }
 
 impl SourceParts<'_> {
@@ -226,6 +233,7 @@ impl SourceParts<'_> {
             intake: self.intake.clone(),
             max_connections: broker.max_connections,
             metrics: self.metrics.clone(),
+            troubles: self.troubles.clone(),
         };
         let broker = Broker::start(setup).await.context("starting the embedded broker")?;
         self.readiness.up(Part::Source);
@@ -260,28 +268,4 @@ fn enrol(settings: &Settings, mqtt: Option<SocketAddr>) -> String {
         "edgeveil-bridge certs device desk-pi --dir {}\n# then, in the agent's settings: [link] host = \"<this machine>\", port = {port}",
         dir.display()
     )
-}
-
-/// What `check` looks at beyond the settings: files that have to be there.
-pub fn check(settings: &Settings) -> Result<()> {
-    match &settings.source {
-        SourceSettings::Embedded(BrokerSettings { certificates: BrokerCertificates::Own(files), .. }) => {
-            tls::server(files).map(drop)?;
-        }
-        SourceSettings::Embedded(_) => {}
-        SourceSettings::External(mqtt) => drop(tls::client(&mqtt.tls, None)?),
-    }
-    if let Some(aws) = &settings.aws {
-        tls::client(&aws.tls, aws.alpn.as_deref())?;
-    }
-    if let ObjectSettings::S3(s3) = &settings.objects {
-        for file in [&s3.access_key_id_file, &s3.secret_access_key_file].into_iter().flatten() {
-            readable(file)?;
-        }
-    }
-    Ok(())
-}
-
-fn readable(file: &Path) -> Result<()> {
-    std::fs::File::open(file).map(drop).with_context(|| format!("cannot read {}", file.display()))
 }

@@ -1,8 +1,8 @@
-//! Whether what is stored agrees with itself: every image row has its object, every object its row, and the account of
-//! sequences is what the rows say.
+//! Whether what is stored agrees with itself: every image and every dead letter that says so has its object, every
+//! object its row, and the account of sequences is what the rows say.
 
 use crate::{
-    catalog::{Catalog, CatalogError, Gap, OutboxCount},
+    catalog::{Catalog, CatalogError, Gap, OutboxCount, Sequences},
     objects::{ObjectError, Objects},
 };
 use serde::Serialize;
@@ -22,6 +22,12 @@ pub enum Finding {
     /// The account that is kept with every commit says something else.
     WrongAccount {
         /// As accounted for.
+        #[serde(flatten)]
+        gap: Gap,
+    },
+    /// Rows without an account.
+    NoAccount {
+        /// Counted from the rows.
         #[serde(flatten)]
         gap: Gap,
     },
@@ -80,12 +86,18 @@ pub async fn verify(catalog: &Catalog, objects: &Objects) -> Result<Vec<Finding>
     // Objects are listed before rows are read: an object is there before its row.
     let there = objects.list().await?;
     let mut rows = catalog.image_objects().await?;
-    let accounts = catalog.gaps().await?;
-    let counted = catalog.counted_gaps().await?;
+    rows.extend(catalog.dead_objects().await?);
+    let Sequences { accounted, counted } = catalog.sequences().await?;
     let mut findings = Vec::new();
-    for gap in &accounts {
+    let same = |a: &Gap, b: &Gap| (&a.device, &a.boot, &a.lane) == (&b.device, &b.boot, &b.lane);
+    for gap in &accounted {
         if !counted.contains(gap) {
             findings.push(Finding::WrongAccount { gap: gap.clone() });
+        }
+    }
+    for gap in &counted {
+        if !accounted.iter().any(|account| same(account, gap)) {
+            findings.push(Finding::NoAccount { gap: gap.clone() });
         }
     }
     findings.extend(counted.into_iter().map(|gap| Finding::Sequence { missing: gap.missing(), gap }));

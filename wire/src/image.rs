@@ -1,7 +1,7 @@
 //! An image is published as the JPEG file it is. What is known of it stands in its EXIF block: in the standard tags
 //! for every viewer, and whole, as JSON, in `UserComment` for Edgeveil's own readers.
 
-use crate::{DeviceName, Lane, MAX_IMAGE_BYTES, Name, PayloadError, Schema, Stamp, schema};
+use crate::{BootId, DeviceName, Lane, MAX_IMAGE_BYTES, Name, PayloadError, RecordId, Schema, Stamp, schema};
 use exif::{Field, In, Tag, Value, experimental::Writer};
 use serde::{Deserialize, Serialize};
 use std::io::Cursor;
@@ -91,14 +91,31 @@ impl ImageMeta {
         if !jpeg.starts_with(&[0xff, 0xd8, 0xff]) {
             return Err(ImageError::NotJpeg);
         }
-        let exif = exif::Reader::new().read_from_container(&mut Cursor::new(jpeg))?;
-        let comment = exif.get_field(Tag::UserComment, In::PRIMARY).ok_or(ImageError::NoComment)?;
-        let Value::Undefined(bytes, _) = &comment.value else { return Err(ImageError::NoComment) };
-        let json = bytes.strip_prefix(ASCII).ok_or(ImageError::NoComment)?;
-        let meta: Self = schema::parse(Schema::Image, json)?;
+        let json = comment(jpeg)?;
+        let meta: Self = schema::parse(Schema::Image, &json)?;
         meta.stamp.check(Lane::Image).map_err(PayloadError::from)?;
         Ok(meta)
     }
+
+    /// The id of a JPEG whatever else is wrong with it, its schema's version included: by it alone a receiver that
+    /// refuses the image can say which one it means.
+    pub fn id_in_jpeg(jpeg: &[u8]) -> Option<RecordId> {
+        #[derive(Deserialize)]
+        struct OnlyId {
+            id: RecordId,
+            boot: BootId,
+        }
+        let only: OnlyId = serde_json::from_slice(&comment(jpeg).ok()?).ok()?;
+        (only.id.boot() == only.boot).then_some(only.id)
+    }
+}
+
+/// The JSON in an image's UserComment.
+fn comment(jpeg: &[u8]) -> Result<Vec<u8>, ImageError> {
+    let exif = exif::Reader::new().read_from_container(&mut Cursor::new(jpeg))?;
+    let comment = exif.get_field(Tag::UserComment, In::PRIMARY).ok_or(ImageError::NoComment)?;
+    let Value::Undefined(bytes, _) = &comment.value else { return Err(ImageError::NoComment) };
+    bytes.strip_prefix(ASCII).map(<[u8]>::to_vec).ok_or(ImageError::NoComment)
 }
 
 fn field(tag: Tag, value: Value) -> Field {

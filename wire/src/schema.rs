@@ -35,6 +35,16 @@ impl Schema {
             Self::Image => "edgeveil.image/1",
         }
     }
+
+    /// Whether `found` is this kind of payload in another major version than this crate reads.
+    fn is_other_version(self, found: &str) -> bool {
+        let (Some((kind, version)), Some((ours, own))) =
+            (found.split_once('/'), self.as_str().split_once('/'))
+        else {
+            return false;
+        };
+        kind == ours && version.parse::<u32>().is_ok_and(|version| own.parse() != Ok(version))
+    }
 }
 
 /// Why a payload was refused. The texts go into dead-letter tables, so they never repeat the payload at length.
@@ -56,7 +66,16 @@ pub enum PayloadError {
         /// What serde said.
         source: serde_json::Error,
     },
-    /// Another kind of payload, or a version that this reader does not know.
+    /// The right kind of payload in a major version that this reader does not know. That is no fault of the payload:
+    /// whoever is upgraded will read it, so it must neither be acknowledged nor thrown away.
+    #[error("schema is {found}, this reader knows {}", wanted.as_str())]
+    Version {
+        /// What this reader knows.
+        wanted: Schema,
+        /// What the payload says.
+        found: String,
+    },
+    /// Another kind of payload, or none.
     #[error("schema is {found}, this reader knows {}", wanted.as_str())]
     Schema {
         /// What was expected.
@@ -87,6 +106,9 @@ pub(crate) fn object(schema: Schema, payload: &[u8]) -> Result<Map<String, Value
         serde_json::from_slice(payload).map_err(|source| PayloadError::Json { schema, source })?;
     match map.get("schema") {
         Some(Value::String(found)) if found == schema.as_str() => Ok(map),
+        Some(Value::String(found)) if schema.is_other_version(found) => {
+            Err(PayloadError::Version { wanted: schema, found: found.chars().take(64).collect() })
+        }
         found => {
             let found = found.map_or_else(|| "missing".to_owned(), ToString::to_string);
             Err(PayloadError::Schema { wanted: schema, found: found.chars().take(64).collect() })

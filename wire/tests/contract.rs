@@ -242,7 +242,17 @@ fn later_minor_versions_are_read_and_other_majors_are_not() {
     assert_eq!(Reading::from_json(later.to_string().as_bytes()).unwrap(), reading());
     later["schema"] = "edgeveil.reading/2".into();
     let error = Reading::from_json(later.to_string().as_bytes()).unwrap_err();
+    assert!(matches!(error, PayloadError::Version { .. }), "{error}");
     assert!(error.to_string().contains("edgeveil.reading/2"), "{error}");
+    later["schema"] = "edgeveil.alert/2".into();
+    let error = Reading::from_json(later.to_string().as_bytes()).unwrap_err();
+    assert!(matches!(error, PayloadError::Schema { .. }), "{error}");
+    let mut later = jpeg(&image().to_exif());
+    let version = later.windows(8).position(|bytes| bytes == b".image/1").unwrap() + 7;
+    later[version] = b'2';
+    let error = ImageMeta::from_jpeg(&later).unwrap_err();
+    assert!(matches!(error, ImageError::Payload(PayloadError::Version { .. })), "{error}");
+    assert_eq!(ImageMeta::id_in_jpeg(&later), Some(image().stamp.id));
     let mut event = json(&event().to_json());
     event["event"] = "moved".into();
     let event = Event::from_json(event.to_string().as_bytes()).unwrap();

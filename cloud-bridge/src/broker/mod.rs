@@ -8,6 +8,7 @@
 //! returns, so a full intake slows the devices down. A last will does not pass the hook, so the topics of presence
 //! come by an in-process subscription instead.
 
+mod handshakes;
 mod policy;
 mod refusals;
 mod seam;
@@ -15,8 +16,9 @@ mod seam;
 pub use policy::{DevicePolicy, Peer, Policy, Role, owns_client_id};
 pub use seam::Publisher;
 
-use crate::{certs::OBSERVER_UNIT, metrics::Metrics, source::Intake};
+use crate::{certs::OBSERVER_UNIT, metrics::Metrics, source::Intake, troubles::Troubles};
 use edgeveil_wire::DeviceName;
+use handshakes::{Handshakes, Place};
 use refusals::Refusals;
 use std::{
     net::SocketAddr,
@@ -55,6 +57,8 @@ pub struct Setup {
     pub max_connections: u32,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is wrong with single devices.
+    pub troubles: Arc<Troubles>,
 }
 
 /// A running broker.
@@ -70,11 +74,14 @@ impl Broker {
     /// Starts to accept.
     pub async fn start(setup: Setup) -> anyhow::Result<Self> {
         let address = setup.listener.local_addr()?;
-        let engine = seam::Engine::new(setup.intake, setup.presence, setup.max_connections).await?;
+        let seats = seam::Seats::new(setup.metrics.clone(), setup.troubles);
+        let policy = setup.policy.clone();
+        let engine =
+            seam::Engine::new(setup.intake, setup.presence, setup.max_connections, policy, seats).await?;
         let (publisher, stop) = (engine.publisher(), CancellationToken::new());
         let door = Arc::new(Door {
             tls: TlsAcceptor::from(Arc::new(setup.tls)),
-            policy: setup.policy,
+            handshakes: Handshakes::new(setup.max_connections),
             refusals: Refusals::default(),
             connected: AtomicU32::new(0),
             max_connections: setup.max_connections,
@@ -101,7 +108,7 @@ impl Broker {
 /// What every connection passes.
 struct Door {
     tls: TlsAcceptor,
-    policy: Arc<dyn Policy>,
+    handshakes: Arc<Handshakes>,
     refusals: Refusals,
     connected: AtomicU32,
     max_connections: u32,
@@ -122,9 +129,13 @@ async fn accept(listener: TcpListener, door: Arc<Door>, engine: seam::Engine, st
                         door.refuse(peer, "too many connections: raise broker.max_connections");
                         continue;
                     }
+                    let Some(place) = door.handshakes.place(peer.ip()) else {
+                        door.refuse(peer, "too many connections of this host wait for their TLS handshake");
+                        continue;
+                    };
                     door.connected.fetch_add(1, Ordering::Relaxed);
                     let (door, engine) = (Seat(door.clone()), engine.clone());
-                    clients.spawn(async move { door.0.serve(tcp, peer, engine).await });
+                    clients.spawn(async move { door.0.serve(tcp, peer, place, engine).await });
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: others have to go first.
@@ -153,8 +164,8 @@ impl Drop for Seat {
 }
 
 impl Door {
-    async fn serve(&self, tcp: TcpStream, from: SocketAddr, engine: seam::Engine) {
-        let stream = match self.handshake(tcp).await {
+    async fn serve(&self, tcp: TcpStream, from: SocketAddr, place: Place, engine: seam::Engine) {
+        let stream = match self.handshake(tcp, place).await {
             Ok(stream) => stream,
             Err(reason) => return self.refuse(from, &reason),
         };
@@ -164,15 +175,19 @@ impl Door {
         };
         tracing::info!(peer = %peer.name, role = ?peer.role, %from, "connected");
         self.metrics.connected.inc();
-        let end = engine.serve(stream, from, peer.clone(), self.policy.clone()).await;
+        let end = engine.serve(stream, from, peer.clone()).await;
         self.metrics.connected.dec();
         tracing::info!(peer = %peer.name, %from, end, "disconnected");
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    async fn handshake(&self, tcp: TcpStream, place: Place) -> Result<TlsStream<TcpStream>, String> {
         // Acknowledgements are small and should not wait for more to come.
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-        match timeout(HANDSHAKE, self.tls.accept(tcp)).await {
+        let shaken = async {
+            let _turn = place.turn().await;
+            self.tls.accept(tcp).await
+        };
+        match timeout(HANDSHAKE, shaken).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(explain(&error)),
             Err(_) => Err("no TLS handshake within 10 s".to_owned()),

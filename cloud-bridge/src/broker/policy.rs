@@ -28,6 +28,11 @@ pub trait Policy: Send + Sync + 'static {
     fn may_publish(&self, peer: &Peer, topic: &str) -> bool;
     /// Whether it may subscribe to this filter.
     fn may_subscribe(&self, peer: &Peer, filter: &str) -> bool;
+    /// Whether a message on this topic, which its sender may publish on, is kept for later subscribers when the sender
+    /// asks for it. What is kept takes the broker's memory until it is replaced.
+    fn may_retain(&self, _topic: &str) -> bool {
+        true
+    }
 }
 
 /// The bridge's rules: a device writes below its own name and reads what is meant for it; an observer reads all.
@@ -78,6 +83,12 @@ impl Policy for DevicePolicy {
                 .below(peer, filter)
                 .is_some_and(|rest| rest == "ack" || rest.starts_with("cmd/") || rest.starts_with("config/")),
         }
+    }
+
+    fn may_retain(&self, topic: &str) -> bool {
+        let below = topic.strip_prefix(self.topics.prefix()).and_then(|rest| rest.strip_prefix('/'));
+        let rest = below.and_then(|below| below.split_once('/')).map(|(_, rest)| rest);
+        matches!(rest, Some("status" | "config/reported"))
     }
 }
 
@@ -130,6 +141,17 @@ mod tests {
         }
         assert!(policy.admits(&pi, "pi") && policy.admits(&pi, "pi:shell"));
         assert!(!policy.admits(&pi, "pi2") && !policy.admits(&pi, ""));
+    }
+
+    #[test]
+    fn two_messages_of_a_device_are_kept() {
+        let policy = DevicePolicy::new(Topics::default());
+        assert!(policy.may_retain("edgeveil/pi/status") && policy.may_retain("edgeveil/pi/config/reported"));
+        for topic in
+            ["edgeveil/pi/reading/env", "edgeveil/pi/image/status", "edgeveil/status", "other/pi/status"]
+        {
+            assert!(!policy.may_retain(topic), "{topic}");
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! The only file that names `mqtt5`.
 
 use super::policy::{Peer, Policy};
-use crate::source::{Delivery, Intake, Receipt};
+use crate::{
+    metrics::Metrics,
+    source::{Delivery, Intake, Receipt},
+    troubles::{Kind, Troubles},
+};
 use mqtt5::broker::{
     BrokerConfig, BrokerEventHandler, ClientPublishEvent, PublishAction, ResourceLimits, ResourceMonitor,
     auth::{AuthProvider, AuthResult},
@@ -16,7 +20,14 @@ use mqtt5_protocol::{
     packet::{connect::ConnectPacket, publish::PublishPacket},
     protocol::v5::reason_codes::ReasonCode,
 };
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{net::TcpStream, sync::broadcast};
 use tokio_rustls::server::TlsStream;
 
@@ -27,6 +38,9 @@ const MAX_PACKET: usize = 9 << 20;
 /// The in-process subscriber. No certificate can have this name: `:` comes first.
 const BRIDGE: &str = ":bridge";
 
+/// The longest message that is kept for later subscribers.
+const MAX_RETAINED: usize = 64 << 10;
+
 /// What all connections share.
 #[derive(Clone)]
 pub struct Engine {
@@ -34,18 +48,26 @@ pub struct Engine {
     router: Arc<MessageRouter>,
     limits: Arc<ResourceMonitor>,
     stats: Arc<BrokerStats>,
+    policy: Arc<dyn Policy>,
+    seats: Seats,
     stop: broadcast::Sender<()>,
 }
 
 impl Engine {
-    pub async fn new(intake: Intake, presence: Option<String>, max_connections: u32) -> anyhow::Result<Self> {
-        let hook = Hook { intake: intake.clone(), presence: presence.clone() };
+    pub async fn new(
+        intake: Intake,
+        presence: Option<String>,
+        max_connections: u32,
+        policy: Arc<dyn Policy>,
+        seats: Seats,
+    ) -> anyhow::Result<Self> {
+        let hook = Hook { intake: intake.clone(), presence: presence.clone(), policy: policy.clone() };
         let handler: Arc<dyn BrokerEventHandler> = Arc::new(hook);
         let mut config = BrokerConfig {
             max_packet_size: MAX_PACKET,
             session_expiry_interval: Duration::from_secs(3600),
             max_retained_messages: 10_000,
-            max_retained_message_size: 1 << 20,
+            max_retained_message_size: MAX_RETAINED,
             sys_topics_enabled: false,
             event_handler: Some(handler.clone()),
             ..BrokerConfig::default()
@@ -69,7 +91,8 @@ impl Engine {
             rate_limit_window: Duration::from_secs(1),
         });
         let (limits, stats) = (Arc::new(limits), Arc::new(BrokerStats::new()));
-        Ok(Self { config: Arc::new(config), router, limits, stats, stop: broadcast::channel(1).0 })
+        let (config, stop) = (Arc::new(config), broadcast::channel(1).0);
+        Ok(Self { config, router, limits, stats, policy, seats, stop })
     }
 
     pub fn publisher(&self) -> Publisher {
@@ -87,16 +110,11 @@ impl Engine {
     }
 
     /// Speaks MQTT until the connection ends, and tells how it did.
-    pub async fn serve(
-        self,
-        stream: TlsStream<TcpStream>,
-        from: SocketAddr,
-        peer: Peer,
-        policy: Arc<dyn Policy>,
-    ) -> String {
+    pub async fn serve(self, stream: TlsStream<TcpStream>, from: SocketAddr, peer: Peer) -> String {
         let transport = BrokerTransport::tls(TlsStreamWrapper::new(stream));
         let stop = self.stop.subscribe();
-        let auth = Arc::new(Auth { peer, policy });
+        let seat = Arc::new(Seat { seats: self.seats, from, client_id: Mutex::default() });
+        let auth = Arc::new(Auth { peer, policy: self.policy, seat });
         let handler = ClientHandler::new(
             transport,
             from,
@@ -109,6 +127,58 @@ impl Engine {
             stop,
         );
         handler.run().await.map_or_else(|error| error.to_string(), |()| "closed".to_owned())
+    }
+}
+
+/// Who sits where: by client id, of which there is one connection at a time.
+#[derive(Debug, Clone)]
+pub struct Seats {
+    taken: Arc<Mutex<HashMap<String, SocketAddr>>>,
+    metrics: Arc<Metrics>,
+    troubles: Arc<Troubles>,
+}
+
+impl Seats {
+    pub fn new(metrics: Arc<Metrics>, troubles: Arc<Troubles>) -> Self {
+        Self { taken: Arc::default(), metrics, troubles }
+    }
+}
+
+/// One connection's seat, given back when it is dropped.
+#[derive(Debug)]
+struct Seat {
+    seats: Seats,
+    from: SocketAddr,
+    client_id: Mutex<Option<String>>,
+}
+
+impl Seat {
+    /// Sits down, and tells when that throws off somebody else.
+    fn take(&self, peer: &Peer, client_id: &str) {
+        let mut mine = self.client_id.lock().unwrap_or_else(PoisonError::into_inner);
+        *mine = Some(client_id.to_owned());
+        let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = taken.insert(client_id.to_owned(), self.from) {
+            self.seats.metrics.taken_over.inc();
+            let text = format!(
+                "its connection from {before} was taken over by another connection of the same name, from {}; do two devices share a certificate?",
+                self.from
+            );
+            self.seats.troubles.note(&peer.name, Kind::TakenOver, text);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mine = self.client_id.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever took it over has another address: of one address there is one connection.
+        if let Some(client_id) = mine
+            && taken.get(client_id) == Some(&self.from)
+        {
+            taken.remove(client_id);
+        }
     }
 }
 
@@ -134,6 +204,7 @@ async fn subscribe(router: &Arc<MessageRouter>, filter: String, intake: Intake) 
 struct Auth {
     peer: Peer,
     policy: Arc<dyn Policy>,
+    seat: Arc<Seat>,
 }
 
 impl AuthProvider for Auth {
@@ -144,7 +215,18 @@ impl AuthProvider for Auth {
     ) -> BoxFut<'a, mqtt5::Result<AuthResult>> {
         Box::pin(async move {
             let client_id = if is_assigned(&connect.client_id) { "" } else { connect.client_id.as_str() };
+            if let Some(will) = &connect.will
+                && will.retain
+                && !self.policy.may_retain(&will.topic)
+            {
+                let topic: String = will.topic.chars().take(256).collect();
+                tracing::warn!(peer = %self.peer.name, topic, "refused: a last will on this topic cannot be retained");
+                return Ok(AuthResult::fail(ReasonCode::NotAuthorized));
+            }
             if self.policy.admits(&self.peer, client_id) {
+                if !client_id.is_empty() {
+                    self.seat.take(&self.peer, client_id);
+                }
                 return Ok(AuthResult::success_with_user(self.peer.name.to_string()));
             }
             let client_id: String = connect.client_id.chars().take(64).collect();
@@ -166,18 +248,26 @@ impl AuthProvider for Auth {
 struct Hook {
     intake: Intake,
     presence: Option<String>,
+    policy: Arc<dyn Policy>,
 }
 
 impl BrokerEventHandler for Hook {
     fn on_client_publish<'a>(&'a self, event: ClientPublishEvent) -> BoxFut<'a, PublishAction> {
         Box::pin(async move {
+            // Passed on to whoever listens now, and not kept.
+            let passing = (event.retain && !self.policy.may_retain(&event.topic)).then(|| {
+                let mut publish = PublishPacket::new(&*event.topic, event.payload.clone(), event.qos);
+                publish.packet_id = event.packet_id;
+                publish
+            });
             let by_subscription = self.presence.as_ref().is_some_and(|filter| matches(filter, &event.topic));
             if !by_subscription
                 && !self.intake.send(event.topic.to_string(), event.payload, Receipt::None).await
             {
                 tracing::debug!(topic = %event.topic, "not taken in: the bridge is stopping");
             }
-            PublishAction::Continue // observers and the retained store want it too
+            // Observers and the retained store want it too.
+            passing.map_or(PublishAction::Continue, PublishAction::Transform)
         })
     }
 }

@@ -3,21 +3,18 @@
 //! One connection writes; readers have their own and never wait for it (WAL). A commit is durable when it returns
 //! (`synchronous = FULL`). The tables stand in `migrations/`.
 
+mod letters;
+mod open;
 mod outbox;
 mod read;
 mod write;
 
-pub use outbox::{Outbox, OutboxCount, OutboxRow};
-pub use read::{AlertRow, DeviceRow, Gap, ImageRow};
+pub use letters::MAX_DEAD_LETTERS;
+pub use outbox::{Blame, Outbox, OutboxCount, OutboxRow};
+pub use read::{AlertRow, DeviceRow, Gap, ImageRow, Sequences};
 pub use write::{Batch, Content, DeadLetter, Health, Presence, Record};
 
-use sqlx::{
-    SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
-use std::{path::Path, time::Duration};
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+use sqlx::SqlitePool;
 
 /// The open catalog.
 #[derive(Debug, Clone)]
@@ -50,42 +47,6 @@ fn remedy(code: &str) -> Option<&'static str> {
 }
 
 impl Catalog {
-    /// Opens it, makes it when it is not there, and brings its tables up to date.
-    pub async fn open(file: &Path) -> Result<Self, CatalogError> {
-        let place = file.display().to_string();
-        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| CatalogError {
-                place: place.clone(),
-                action: "making its folder",
-                why: format!("{error}; make the folder above it writable for this user, or set catalog.file"),
-            })?;
-        }
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(5));
-        let pool = || SqlitePoolOptions::new().acquire_timeout(Duration::from_secs(10));
-        let cannot = |action, error: &sqlx::Error| failure(&place, action, error);
-        let write = pool()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(|error| cannot("opening", &error))?;
-        MIGRATIONS.run(&write).await.map_err(|error| CatalogError {
-            place: place.clone(),
-            action: "bringing its tables up to date",
-            why: error.to_string(),
-        })?;
-        let read = pool()
-            .max_connections(4)
-            .connect_with(options.pragma("query_only", "ON"))
-            .await
-            .map_err(|error| cannot("opening for reading", &error))?;
-        Ok(Self { write, read, place })
-    }
-
     /// Writes what is under way and closes it.
     pub async fn close(&self) {
         self.read.close().await;

@@ -24,6 +24,8 @@ pub struct OutboxRow {
     pub payload: String,
     /// Attempts that failed.
     pub attempts: i64,
+    /// Those at which the target refused this very row.
+    pub refusals: i64,
     /// Why the last one did.
     pub last_error: Option<String>,
 }
@@ -37,14 +39,25 @@ pub struct OutboxCount {
     pub done: i64,
     /// Rows that have not.
     pub open: i64,
+    /// Rows that it refuses for ever, set aside.
+    pub failed: i64,
+}
+
+/// A target's answer to a row that it did not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// It would have answered so to any row, or did not answer at all.
+    Target,
+    /// It refused this very row.
+    Row,
 }
 
 impl Catalog {
     /// Every target's count of rows.
     pub async fn outbox_counts(&self) -> Result<Vec<OutboxCount>, CatalogError> {
         sqlx::query_as(
-            "SELECT target, count(done) AS done, count(*) - count(done) AS open FROM outbox
-             GROUP BY target ORDER BY target",
+            "SELECT target, count(done) AS done, count(*) - count(done) - count(failed) AS open,
+             count(failed) AS failed FROM outbox GROUP BY target ORDER BY target",
         )
         .fetch_all(&self.read)
         .await
@@ -70,11 +83,11 @@ impl Outbox {
         }
     }
 
-    /// The oldest rows that are not done, after a number.
+    /// The oldest rows that have to go, after a number.
     pub async fn open(&self, after: i64, most: u32) -> Result<Vec<OutboxRow>, CatalogError> {
         sqlx::query_as(
-            "SELECT number, device, record, payload, attempts, last_error FROM outbox
-             WHERE target = ? AND done IS NULL AND number > ? ORDER BY number LIMIT ?",
+            "SELECT number, device, record, payload, attempts, refusals, last_error FROM outbox
+             WHERE target = ? AND done IS NULL AND failed IS NULL AND number > ? ORDER BY number LIMIT ?",
         )
         .bind(self.target)
         .bind(after)
@@ -100,34 +113,53 @@ impl Outbox {
     }
 
     /// It was tried and failed.
-    pub async fn failed(&self, number: i64, error: &str) -> Result<(), CatalogError> {
-        sqlx::query("UPDATE outbox SET attempts = attempts + 1, last_error = ? WHERE number = ?")
+    pub async fn failed(&self, number: i64, error: &str, blame: Blame) -> Result<(), CatalogError> {
+        sqlx::query(
+            "UPDATE outbox SET attempts = attempts + 1, refusals = refusals + ?, last_error = ? WHERE number = ?",
+        )
+        .bind(i64::from(blame == Blame::Row))
+        .bind(error)
+        .bind(number)
+        .execute(&self.catalog.write)
+        .await
+        .map(drop)
+        .map_err(self.catalog.failed("noting a failed attempt"))
+    }
+
+    /// The target will never take this row: it is kept, and what stands behind it goes on.
+    pub async fn set_aside(&self, number: i64, error: &str, now: i64) -> Result<(), CatalogError> {
+        sqlx::query("UPDATE outbox SET failed = ?, last_error = ? WHERE number = ? AND done IS NULL")
+            .bind(now)
             .bind(error)
             .bind(number)
             .execute(&self.catalog.write)
             .await
             .map(drop)
-            .map_err(self.catalog.failed("noting a failed attempt"))
+            .map_err(self.catalog.failed("setting an outbox row aside"))
     }
 
-    /// Rows that are not done, and rows that are.
+    /// Rows that have to go, and rows that are done.
     pub async fn counts(&self) -> Result<(i64, i64), CatalogError> {
+        let count = self.count().await?;
+        Ok((count.open, count.done))
+    }
+
+    /// How far the target is.
+    pub async fn count(&self) -> Result<OutboxCount, CatalogError> {
+        let counts = self.catalog.outbox_counts().await?;
+        let nothing = || OutboxCount { target: self.target.to_owned(), done: 0, open: 0, failed: 0 };
+        Ok(counts.into_iter().find(|count| count.target == self.target).unwrap_or_else(nothing))
+    }
+
+    /// Rows that have to go, and rows that are set aside.
+    pub async fn depth(&self) -> Result<(i64, i64), CatalogError> {
         sqlx::query_as(
-            "SELECT (SELECT count(*) FROM outbox WHERE target = ?1 AND done IS NULL),
-                    (SELECT count(*) FROM outbox WHERE target = ?1 AND done IS NOT NULL)",
+            "SELECT (SELECT count(*) FROM outbox WHERE target = ?1 AND done IS NULL AND failed IS NULL),
+                    (SELECT count(*) FROM outbox WHERE target = ?1 AND failed IS NOT NULL)",
         )
         .bind(self.target)
         .fetch_one(&self.catalog.read)
         .await
         .map_err(self.catalog.failed("counting the outbox"))
-    }
-
-    /// Rows that are not done.
-    pub async fn depth(&self) -> Result<i64, CatalogError> {
-        sqlx::query_scalar("SELECT count(*) FROM outbox WHERE target = ? AND done IS NULL")
-            .bind(self.target)
-            .fetch_one(&self.catalog.read)
-            .await
-            .map_err(self.catalog.failed("counting the outbox"))
     }
 }

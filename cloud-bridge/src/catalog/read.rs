@@ -92,6 +92,15 @@ pub struct Gap {
     pub max_seq: i64,
 }
 
+/// What arrived, by two ways that have to agree.
+#[derive(Debug)]
+pub struct Sequences {
+    /// As it was accounted for with every commit.
+    pub accounted: Vec<Gap>,
+    /// Counted from the rows themselves.
+    pub counted: Vec<Gap>,
+}
+
 impl Gap {
     /// Records that should be there, counted from 0, and are not.
     pub fn missing(&self) -> i64 {
@@ -120,19 +129,28 @@ impl Catalog {
         &self,
         wanted: &[(&DeviceName, RecordId)],
     ) -> Result<HashSet<(String, String)>, CatalogError> {
+        self.known("SELECT device, id FROM image WHERE (device, id)", wanted).await
+    }
+
+    /// Which of these pairs a query finds that ends where their list belongs.
+    pub(super) async fn known(
+        &self,
+        select: &str,
+        wanted: &[(&DeviceName, RecordId)],
+    ) -> Result<HashSet<(String, String)>, CatalogError> {
         if wanted.is_empty() {
             return Ok(HashSet::new());
         }
         let wanted: Vec<_> = wanted.iter().map(|(device, id)| (device.as_str(), id.to_string())).collect();
         let wanted = serde_json::to_string(&wanted).expect("pairs of texts");
-        let found: Vec<(String, String)> = sqlx::query_as(
-            "SELECT device, id FROM image WHERE (device, id) IN
-             (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
-        )
-        .bind(wanted)
-        .fetch_all(&self.read)
-        .await
-        .map_err(self.failed("looking for images"))?;
+        let sql = format!(
+            "{select} IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+        );
+        let found: Vec<(String, String)> = sqlx::query_as(&sql)
+            .bind(wanted)
+            .fetch_all(&self.read)
+            .await
+            .map_err(self.failed("looking for what is known"))?;
         Ok(found.into_iter().collect())
     }
 
@@ -196,45 +214,36 @@ impl Catalog {
 
     /// What arrived of each lane of each boot, as it was accounted for with every commit.
     pub async fn gaps(&self) -> Result<Vec<Gap>, CatalogError> {
-        sqlx::query_as(
-            "SELECT device, boot, lane, count, min_seq, max_seq FROM sequence ORDER BY device, boot, lane",
-        )
-        .fetch_all(&self.read)
-        .await
-        .map_err(self.failed("reading sequences"))
+        Ok(self.sequences().await?.accounted)
     }
 
-    /// The same, counted from the rows themselves.
-    pub async fn counted_gaps(&self) -> Result<Vec<Gap>, CatalogError> {
-        let mut gaps: Vec<Gap> = Vec::new();
+    /// What arrived of each lane of each boot, by its account and by the rows, both of the same moment.
+    pub async fn sequences(&self) -> Result<Sequences, CatalogError> {
+        let failed = self.failed("reading sequences");
+        let mut tx = self.read.begin().await.map_err(&failed)?;
+        let accounted = sqlx::query_as(
+            "SELECT device, boot, lane, count, min_seq, max_seq FROM sequence ORDER BY device, boot, lane",
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(&failed)?;
+        let mut counted: Vec<Gap> = Vec::new();
         for lane in Lane::ALL {
             let sql = format!(
                 "SELECT device, boot, '{lane}' AS lane, count(*) AS count, min(seq) AS min_seq, max(seq) AS max_seq
                  FROM {} GROUP BY device, boot",
                 table(lane)
             );
-            let rows: Vec<Gap> = sqlx::query_as(&sql)
-                .fetch_all(&self.read)
-                .await
-                .map_err(self.failed("counting sequences"))?;
-            gaps.extend(rows);
+            let rows: Vec<Gap> = sqlx::query_as(&sql).fetch_all(&mut *tx).await.map_err(&failed)?;
+            counted.extend(rows);
         }
-        gaps.sort();
-        Ok(gaps)
+        counted.sort();
+        Ok(Sequences { accounted, counted })
     }
 
     /// Milliseconds from a record's own time to its commit, for every record of a lane.
     pub async fn latencies(&self, lane: Lane) -> Result<Vec<i64>, CatalogError> {
         let sql = format!("SELECT received - timestamp FROM {} ORDER BY 1", table(lane));
         sqlx::query_scalar(&sql).fetch_all(&self.read).await.map_err(self.failed("reading latencies"))
-    }
-
-    /// Dead letters and their reasons, the newest first.
-    pub async fn dead_letters(&self, most: u32) -> Result<Vec<(String, String)>, CatalogError> {
-        sqlx::query_as("SELECT topic, reason FROM dead_letter ORDER BY number DESC LIMIT ?")
-            .bind(most)
-            .fetch_all(&self.read)
-            .await
-            .map_err(self.failed("reading dead letters"))
     }
 }

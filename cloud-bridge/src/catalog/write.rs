@@ -8,9 +8,6 @@ use edgeveil_wire::{
 use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Dead letters that are kept.
-const MAX_DEAD_LETTERS: i64 = 10_000;
-
 /// A record that was found good.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -75,8 +72,10 @@ pub struct DeadLetter {
     pub reason: String,
     /// Its length.
     pub bytes: usize,
-    /// A copy of it, bounded; none of an image.
+    /// A copy of it, bounded; none where it is an object.
     pub payload: Option<Vec<u8>>,
+    /// The key of the object that holds it whole.
+    pub object: Option<String>,
 }
 
 /// A device's word, or its last will, on whether it is there.
@@ -249,8 +248,8 @@ fn insert(record: &Record, now: i64) -> Bound<'_> {
 async fn dead_letters(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()> {
     for letter in &batch.dead_letters {
         sqlx::query(
-            "INSERT INTO dead_letter (received, topic, device, record, reason, bytes, payload)
-             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO dead_letter (received, topic, device, record, reason, bytes, payload, object)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )
         .bind(batch.received)
         .bind(letter.topic.as_str())
@@ -259,14 +258,9 @@ async fn dead_letters(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<
         .bind(letter.reason.as_str())
         .bind(i64::try_from(letter.bytes).unwrap_or(i64::MAX))
         .bind(letter.payload.as_deref())
+        .bind(letter.object.as_deref())
         .execute(&mut *tx)
         .await?;
-    }
-    if !batch.dead_letters.is_empty() {
-        sqlx::query("DELETE FROM dead_letter WHERE number <= (SELECT max(number) FROM dead_letter) - ?")
-            .bind(MAX_DEAD_LETTERS)
-            .execute(&mut *tx)
-            .await?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
 
@@ -72,18 +73,42 @@ pub fn paths(dir: &Path, kind: Kind, name: &str) -> Issued {
     Issued { ca: dir.join("ca.pem"), cert: folder.join("cert.pem"), key: folder.join("key.pem") }
 }
 
-/// Makes a development CA, good for ten years.
+/// Makes a development CA, good for ten years. An unfinished one, a key without its certificate, is finished.
 pub fn init(dir: &Path, replace: Overwrite) -> Result<()> {
-    let key = KeyPair::generate().context("making a key")?;
+    let (key_file, cert_file) = (dir.join("ca.key"), dir.join("ca.pem"));
+    let key = match (replace, key_file.exists(), cert_file.exists()) {
+        (Overwrite::Refuse, true, true) => {
+            // Two halves of different CAs are told as what they are.
+            issuer(dir)?;
+            bail!("{} is there already; give --force to replace it", cert_file.display());
+        }
+        (Overwrite::Refuse, false, true) => bail!(
+            "{} is there, but its key {} is not: put the key back, or give --force for a new CA, which has to issue \
+             every certificate anew",
+            cert_file.display(),
+            key_file.display()
+        ),
+        (Overwrite::Refuse, true, false) => {
+            let pem = std::fs::read_to_string(&key_file)
+                .with_context(|| format!("reading {}", key_file.display()))?;
+            KeyPair::from_pem(&pem)
+                .with_context(|| format!("{} holds no key; remove it, or give --force", key_file.display()))?
+        }
+        (Overwrite::Allow, ..) | (_, false, false) => {
+            let key = KeyPair::generate().context("making a key")?;
+            // The key first: a certificate without its key would look like a finished CA. Whoever is interrupted
+            // between the two is told by `issuer`.
+            write(&key_file, key.serialize_pem().as_bytes(), 0o600, replace)?;
+            key
+        }
+    };
     let mut params = CertificateParams::default();
     params.distinguished_name = name("Edgeveil development CA", None);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     validity(&mut params, Duration::days(3650))?;
     let cert = params.self_signed(&key).context("signing the CA's certificate")?;
-    // The key first: a certificate without its key would look like a finished CA.
-    write(&dir.join("ca.key"), key.serialize_pem().as_bytes(), 0o600, replace)?;
-    write(&dir.join("ca.pem"), cert.pem().as_bytes(), 0o644, replace)
+    write(&cert_file, cert.pem().as_bytes(), 0o644, replace)
 }
 
 /// Issues a certificate, good for one year. `sans` are further names and addresses of a broker.
@@ -157,6 +182,16 @@ fn issuer(dir: &Path) -> Result<Issuer<'static, KeyPair>> {
     let (cert, key) = (read("ca.pem")?, read("ca.key")?);
     let bad = |file| format!("{} is not what `certs init` writes", dir.join(file).display());
     let key = KeyPair::from_pem(&key).with_context(|| bad("ca.key"))?;
+    let der = CertificateDer::from_pem_slice(cert.as_bytes()).with_context(|| bad("ca.pem"))?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).with_context(|| bad("ca.pem"))?;
+    if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+        bail!(
+            "ca.key and ca.pem in {} are not of one CA, so devices would not trust what it issues: put back the one \
+             that belongs to the other, or make a new CA by `edgeveil-bridge certs init --force` and issue every \
+             certificate anew",
+            dir.display()
+        );
+    }
     Issuer::from_ca_cert_pem(&cert, key).with_context(|| bad("ca.pem"))
 }
 
@@ -201,6 +236,33 @@ mod tests {
         assert_eq!(std::fs::read(&issued.cert).unwrap(), first);
         issue(&dir, Kind::Device, "desk-pi", &[], Replace::Allow).unwrap();
         assert_ne!(std::fs::read(&issued.cert).unwrap(), first);
+    }
+
+    #[test]
+    fn half_a_ca_is_finished_or_named_and_never_mixed() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (key, cert) = (dir.join("ca.key"), dir.join("ca.pem"));
+        init(dir, Replace::Refuse).unwrap();
+        let issue = || issue(dir, Kind::Device, "pi", &[], Replace::Allow);
+        // Interrupted between the two writes: the key is kept, so what it has issued still holds.
+        let first = std::fs::read(&key).unwrap();
+        std::fs::remove_file(&cert).unwrap();
+        init(dir, Replace::Refuse).unwrap();
+        assert_eq!(std::fs::read(&key).unwrap(), first);
+        issue().unwrap();
+        // The key is lost: no new one beside the old certificate.
+        std::fs::rename(&key, dir.join("aside")).unwrap();
+        let error = init(dir, Replace::Refuse).unwrap_err().to_string();
+        assert!(error.contains("--force") && !key.exists(), "{error}");
+        // Two halves, as an interrupted `init --force` leaves them.
+        std::fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        for error in [issue().unwrap_err(), init(dir, Replace::Refuse).unwrap_err()] {
+            let error = error.to_string();
+            assert!(error.contains("not of one CA") && error.contains("init --force"), "{error}");
+        }
+        init(dir, Replace::Allow).unwrap();
+        issue().unwrap();
     }
 
     #[test]

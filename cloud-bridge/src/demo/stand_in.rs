@@ -72,6 +72,7 @@ impl StandIn {
             presence: None,
             max_connections: 4,
             metrics: Arc::new(Metrics::default()),
+            troubles: Arc::default(),
         };
         let broker = Broker::start(setup).await?;
         let received = Arc::new(Mutex::new(Received::default()));

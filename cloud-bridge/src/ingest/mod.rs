@@ -3,17 +3,21 @@
 //! Batch by batch: validate, leave out what came twice, put the images' bytes into the object store, commit one
 //! transaction, tell the devices, tell the source. When the store or the database fails, the batch is tried again and
 //! nothing is acknowledged; the bounded [`crate::source::Intake`] then fills up, and that is the back-pressure.
+//!
+//! What is refused is kept whole as a dead letter before it is acknowledged. What only a later bridge can read is not
+//! accepted: its device keeps it, and a broker's session is no second place for it.
 
 mod record;
 
 use crate::{
     backoff::Backoff,
-    catalog::{Batch, Catalog, Content, DeadLetter, Record},
+    catalog::{Batch, Catalog, CatalogError, Content, DeadLetter, MAX_DEAD_LETTERS, Record},
     metrics::Metrics,
     objects::Objects,
     readiness::{Part, Readiness},
     settings::IngestSettings,
     source::{Delivery, Inbound, Receipt, Room, ToDevices},
+    troubles::{self, Troubles},
 };
 use bytes::Bytes;
 use edgeveil_wire::{Ack, DeviceName, MAX_ACK_IDS, RecordId, Topic, Topics};
@@ -57,6 +61,8 @@ pub struct Ingest {
     pub metrics: Arc<Metrics>,
     /// What is missing.
     pub readiness: Arc<Readiness>,
+    /// What is wrong with single devices.
+    pub troubles: Arc<Troubles>,
     /// What was said of refused messages.
     pub refusals: Refusals,
 }
@@ -101,6 +107,8 @@ struct Work {
     batch: Batch,
     /// The images' bytes by their place in `batch.records`.
     images: BTreeMap<usize, Bytes>,
+    /// The bytes of dead letters that are kept as objects, by their place in `batch.dead_letters`.
+    letters: BTreeMap<usize, Bytes>,
     /// What devices may forget once it is committed.
     ids: BTreeMap<DeviceName, Vec<RecordId>>,
     receipts: Vec<Receipt>,
@@ -133,7 +141,11 @@ impl Ingest {
             }
             self.metrics.batch_seconds.observe(started.elapsed().as_secs_f64());
             self.metrics.batch_records.observe(work.batch.records.len() as f64);
+            let letters = !work.batch.dead_letters.is_empty();
             self.acknowledge(work).await;
+            if letters {
+                self.forget_old_letters().await;
+            }
         }
     }
 
@@ -171,7 +183,17 @@ impl Ingest {
                     if let (Some(device), Some(id)) = (&letter.device, letter.record) {
                         work.ids.entry(device.clone()).or_default().push(id);
                     }
+                    if letter.object.is_some() {
+                        work.letters.insert(work.batch.dead_letters.len(), inbound.payload.clone());
+                    }
                     work.batch.dead_letters.push(letter);
+                }
+                Message::NotAccepted(device, found) => {
+                    self.metrics.not_accepted.get_or_create(&lane.into()).inc();
+                    let text = format!(
+                        "it sends {found}, which this bridge does not know: upgrade the bridge; until then the device keeps such records"
+                    );
+                    self.troubles.note(&device, troubles::Kind::Version, text);
                 }
                 Message::Ignored => {}
             }
@@ -223,7 +245,7 @@ impl Ingest {
     }
 
     async fn attempt(&self, work: &mut Work) -> Result<(), (Part, String)> {
-        self.put_images(work).await?;
+        self.put_objects(work).await?;
         self.up(Part::Objects);
         work.batch.received = jiff::Timestamp::now().as_millisecond();
         let fresh =
@@ -242,31 +264,68 @@ impl Ingest {
         }
     }
 
-    async fn put_images(&self, work: &Work) -> Result<(), (Part, String)> {
+    /// Images and dead letters that are not there yet.
+    async fn put_objects(&self, work: &Work) -> Result<(), (Part, String)> {
+        let database = |error: CatalogError| (Part::Database, error.to_string());
+        let mut puts = Vec::new();
         let image = |at: &usize| {
             let record = &work.batch.records[*at];
             (&record.device, record.stamp().id)
         };
         let wanted: Vec<_> = work.images.keys().map(image).collect();
-        let known = self.catalog.known_images(&wanted).await;
-        let known = known.map_err(|error| (Part::Database, error.to_string()))?;
-        let mut puts = JoinSet::new();
+        let known = self.catalog.known_images(&wanted).await.map_err(database)?;
         for (at, bytes) in &work.images {
             let Content::Image { object, .. } = &work.batch.records[*at].content else { continue };
             let (device, id) = image(at);
-            if known.contains(&(device.to_string(), id.to_string())) {
-                continue;
+            if !known.contains(&(device.to_string(), id.to_string())) {
+                puts.push((object.clone(), bytes.clone()));
             }
-            if puts.len() >= PUTS {
-                finished(puts.join_next().await)?;
-            }
-            let (objects, object, bytes) = (self.objects.clone(), object.clone(), bytes.clone());
-            puts.spawn(async move { objects.put(&object, bytes).await });
         }
-        while let Some(put) = puts.join_next().await {
+        let letter = |at: &usize| {
+            let letter = &work.batch.dead_letters[*at];
+            Some((letter.device.as_ref()?, letter.record?))
+        };
+        let wanted: Vec<_> = work.letters.keys().filter_map(letter).collect();
+        let known = self.catalog.known_letters(&wanted).await.map_err(database)?;
+        let mut seen = HashSet::new();
+        for (at, bytes) in &work.letters {
+            let (Some((device, id)), Some(object)) = (letter(at), &work.batch.dead_letters[*at].object)
+            else {
+                continue;
+            };
+            // The first one counts, as with rows.
+            if seen.insert((device, id)) && !known.contains(&(device.to_string(), id.to_string())) {
+                puts.push((object.clone(), bytes.clone()));
+            }
+        }
+        let mut running = JoinSet::new();
+        for (object, bytes) in puts {
+            if running.len() >= PUTS {
+                finished(running.join_next().await)?;
+            }
+            let objects = self.objects.clone();
+            running.spawn(async move { objects.put(&object, bytes).await });
+        }
+        while let Some(put) = running.join_next().await {
             finished(Some(put))?;
         }
         Ok(())
+    }
+
+    /// Makes room for new dead letters. What fails here is tried again with the next letter.
+    async fn forget_old_letters(&self) {
+        let forgotten = async {
+            let Some((last, objects)) = self.catalog.too_many_letters(MAX_DEAD_LETTERS).await? else {
+                return Ok(());
+            };
+            for object in objects {
+                self.objects.delete(&object).await?;
+            }
+            self.catalog.forget_letters(last).await.map_err(anyhow::Error::from)
+        };
+        if let Err(error) = forgotten.await {
+            tracing::warn!(%error, "cannot forget old dead letters");
+        }
     }
 
     async fn acknowledge(&self, work: Work) {

@@ -6,7 +6,8 @@ use crate::{
 };
 use bytes::Bytes;
 use edgeveil_wire::{
-    Alert, DeviceName, Event, ImageMeta, Lane, MAX_JSON_BYTES, Name, Reading, RecordId, Status, Topic, Topics,
+    Alert, DeviceName, Event, ImageError, ImageMeta, Lane, MAX_JSON_BYTES, Name, PayloadError, Reading,
+    RecordId, Status, Topic, Topics,
 };
 
 /// What a message is.
@@ -20,6 +21,8 @@ pub enum Message {
     Health(Health),
     /// To be refused.
     Dead(DeadLetter),
+    /// In a version that this bridge does not know: the device has to keep it until the bridge is upgraded.
+    NotAccepted(DeviceName, String),
     /// Of no concern to ingest.
     Ignored,
 }
@@ -35,39 +38,51 @@ pub fn read(topics: &Topics, topic: &str, payload: &Bytes) -> (Option<Lane>, Mes
         Err(error) => return (None, Message::Dead(dead(topic, None, payload, None, error.to_string()))),
     };
     let refused = |lane, id, reason| Message::Dead(dead(topic, Some((&device, lane)), payload, id, reason));
+    let poison = |lane, error: PayloadError| match error {
+        PayloadError::Version { found, .. } => Message::NotAccepted(device.clone(), found),
+        error => refused(lane, lane.and_then(|_| id_in_json(payload)), error.to_string()),
+    };
     let keep = |content| Message::Record(Record { device: device.clone(), content });
-    let json_id = || id_in_json(payload);
     match parsed {
         Topic::Ack => (None, Message::Ignored),
         // An empty retained message only clears the one before.
         Topic::Status | Topic::Health if payload.is_empty() => (None, Message::Ignored),
         Topic::Status => match Status::from_json(payload) {
             Ok(status) => (None, Message::Presence(Presence { device, status })),
-            Err(error) => (None, refused(None, None, error.to_string())),
+            Err(error) => (None, poison(None, error)),
         },
-        Topic::Health => match health(payload) {
-            Ok(json) => (None, Message::Health(Health { device, json })),
-            Err(reason) => (None, refused(None, None, reason)),
+        Topic::Health => match edgeveil_wire::Health::from_json(payload) {
+            Ok(_) => (None, health(device.clone(), payload).unwrap_or_else(|why| refused(None, None, why))),
+            Err(error) => (None, poison(None, error)),
         },
         Topic::Reading(group) => {
             let read = Reading::from_json(payload).map(|reading| keep(Content::Reading(group, reading)));
             let lane = Some(Lane::Reading);
-            (lane, read.unwrap_or_else(|error| refused(lane, json_id(), error.to_string())))
+            (lane, read.unwrap_or_else(|error| poison(lane, error)))
         }
         Topic::Alert(source) => {
             let read = Alert::from_json(payload).map(|alert| keep(Content::Alert(source, alert)));
             let lane = Some(Lane::Alert);
-            (lane, read.unwrap_or_else(|error| refused(lane, json_id(), error.to_string())))
+            (lane, read.unwrap_or_else(|error| poison(lane, error)))
         }
         Topic::Event => {
             let read = Event::from_json(payload).map(|event| keep(Content::Event(event)));
             let lane = Some(Lane::Status);
-            (lane, read.unwrap_or_else(|error| refused(lane, json_id(), error.to_string())))
+            (lane, read.unwrap_or_else(|error| poison(lane, error)))
         }
         Topic::Image(camera) => {
             let lane = Some(Lane::Image);
-            let read = image(&device, &camera, payload).map(keep);
-            (lane, read.unwrap_or_else(|(id, reason)| refused(lane, id, reason)))
+            let message = match ImageMeta::from_jpeg(payload) {
+                Ok(meta) => match image(&device, &camera, meta, payload.len()) {
+                    Ok(content) => keep(content),
+                    Err((id, reason)) => refused(lane, Some(id), reason),
+                },
+                Err(ImageError::Payload(PayloadError::Version { found, .. })) => {
+                    Message::NotAccepted(device.clone(), found)
+                }
+                Err(error) => refused(lane, ImageMeta::id_in_jpeg(payload), error.to_string()),
+            };
+            (lane, message)
         }
     }
 }
@@ -79,14 +94,18 @@ fn is_elsewhere(topics: &Topics, topic: &str) -> bool {
     matches!(level, Some("cmd" | "config"))
 }
 
-fn health(payload: &Bytes) -> Result<String, String> {
-    edgeveil_wire::Health::from_json(payload).map_err(|error| error.to_string())?;
-    String::from_utf8(payload.to_vec()).map_err(|error| error.to_string())
+fn health(device: DeviceName, payload: &Bytes) -> Result<Message, String> {
+    let json = String::from_utf8(payload.to_vec()).map_err(|error| error.to_string())?;
+    Ok(Message::Health(Health { device, json }))
 }
 
-fn image(device: &DeviceName, camera: &Name, jpeg: &Bytes) -> Result<Content, (Option<RecordId>, String)> {
-    let meta = ImageMeta::from_jpeg(jpeg).map_err(|error| (None, error.to_string()))?;
-    let id = Some(meta.stamp.id);
+fn image(
+    device: &DeviceName,
+    camera: &Name,
+    meta: ImageMeta,
+    bytes: usize,
+) -> Result<Content, (RecordId, String)> {
+    let id = meta.stamp.id;
     if meta.device != *device {
         return Err((id, format!("its EXIF names device `{}`, its topic `{device}`", meta.device)));
     }
@@ -94,9 +113,11 @@ fn image(device: &DeviceName, camera: &Name, jpeg: &Bytes) -> Result<Content, (O
         return Err((id, format!("its EXIF names camera `{}`, its topic `{camera}`", meta.camera)));
     }
     let object = objects::key(device, &meta);
-    Ok(Content::Image { meta, object, bytes: jpeg.len() })
+    Ok(Content::Image { meta, object, bytes })
 }
 
+/// A letter with an id is acknowledged, and the device then forgets the record: so it is kept whole, in its row when it
+/// is short, else as an object. Of one without an id the device keeps the only copy, and sends it again.
 fn dead(
     topic: &str,
     from: Option<(&DeviceName, Option<Lane>)>,
@@ -105,6 +126,12 @@ fn dead(
     reason: String,
 ) -> DeadLetter {
     let is_image = matches!(from, Some((_, Some(Lane::Image)))) || payload.starts_with(&[0xff, 0xd8]);
+    let object = match (from, record) {
+        (Some((device, _)), Some(id)) if is_image || payload.len() > MAX_JSON_BYTES => {
+            Some(objects::dead_key(device, id, if is_image { "jpg" } else { "json" }))
+        }
+        _ => None,
+    };
     let copy = (!is_image).then(|| payload[..payload.len().min(MAX_JSON_BYTES)].to_vec());
     DeadLetter {
         topic: topic.chars().take(256).collect(),
@@ -112,7 +139,8 @@ fn dead(
         record,
         reason: reason.chars().take(1024).collect(),
         bytes: payload.len(),
-        payload: copy,
+        payload: copy.filter(|_| object.is_none()),
+        object,
     }
 }
 
@@ -156,15 +184,30 @@ mod tests {
     #[test]
     fn poison_keeps_its_id_where_it_can_be_read() {
         let id = stamp(Lane::Reading, 3).id;
-        let payload = format!(r#"{{"id":"{id}","schema":"edgeveil.reading/9"}}"#);
+        let payload = format!(r#"{{"id":"{id}","schema":"edgeveil.alert/1"}}"#);
         let Message::Dead(letter) = read("edgeveil/pi/reading/env", payload.as_bytes()) else { panic!() };
-        assert_eq!(letter.record, Some(id));
-        assert!(letter.reason.contains("edgeveil.reading/9"), "{}", letter.reason);
+        assert_eq!((letter.record, letter.object), (Some(id), None));
+        assert!(letter.reason.contains("edgeveil.alert/1"), "{}", letter.reason);
         let long = format!(r#"{{"schema":"edgeveil.reading/1","id":"{id}","x":"{}"}}"#, "x".repeat(70_000));
         let Message::Dead(letter) = read("edgeveil/pi/reading/env", long.as_bytes()) else { panic!() };
-        assert_eq!((letter.record, letter.payload.map(|p| p.len())), (Some(id), Some(MAX_JSON_BYTES)));
+        assert_eq!((letter.record, letter.payload), (Some(id), None));
+        assert_eq!(letter.object, Some(format!("dead/pi/{id}.json")), "what is acknowledged is kept whole");
         for junk in [&b"\xff\xfe"[..], b"", b"[1]", b"{\"id\":7}"] {
             assert!(matches!(read("edgeveil/pi/alert/env", junk), Message::Dead(d) if d.record.is_none()));
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_left_with_its_device() {
+        let id = stamp(Lane::Reading, 3).id;
+        for kind in ["reading/env", "alert/env", "event", "status", "health"] {
+            let schema = kind.split('/').next().unwrap();
+            let payload = format!(r#"{{"id":"{id}","schema":"edgeveil.{schema}/9"}}"#);
+            let message = read(&format!("edgeveil/pi/{kind}"), payload.as_bytes());
+            assert!(
+                matches!(message, Message::NotAccepted(ref device, ref found) if device.as_str() == "pi" && found.ends_with("/9")),
+                "{kind}"
+            );
         }
     }
 
@@ -173,7 +216,7 @@ mod tests {
         let Message::Dead(letter) = read("edgeveil/pi/image/desk", &[0xff, 0xd8, 0xff, 0xe0, 0, 0]) else {
             panic!()
         };
-        assert_eq!((letter.payload, letter.bytes), (None, 6));
+        assert_eq!((letter.payload, letter.object, letter.record, letter.bytes), (None, None, None, 6));
     }
 
     #[test]

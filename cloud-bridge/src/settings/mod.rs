@@ -2,6 +2,7 @@
 //!
 //! Every setting has a default that works on one box without a file; the reference is in the crate's README.
 
+mod environment;
 mod read;
 mod reader;
 mod units;
@@ -183,15 +184,25 @@ pub enum LogFormat {
 
 impl Settings {
     /// From a file, or the defaults and the environment alone. All problems, or valid settings.
-    pub fn load(file: Option<&Path>, env: Env<'_>) -> Result<Self, Vec<Problem>> {
-        let Some(path) = file else { return Self::parse("(no settings file)", "", env) };
-        let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&name, &text, env),
+    pub fn load(file: Option<&Path>, variables: &[(String, String)]) -> Result<Self, Vec<Problem>> {
+        let env =
+            |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let (name, text) = match file {
+            None => ("(no settings file)".to_owned(), Ok(String::new())),
+            Some(path) => (path.display().to_string(), std::fs::read_to_string(path)),
+        };
+        let read = match text {
+            Ok(text) => Self::parse(&name, &text, &env),
             Err(error) => {
                 let text = format!("cannot be read: {error}");
                 Err(vec![Problem { place: name, key: String::new(), text }])
             }
+        };
+        let unknown = environment::unknown(variables);
+        match read {
+            Ok(settings) if unknown.is_empty() => Ok(settings),
+            Ok(_) => Err(unknown),
+            Err(problems) => Err(problems.into_iter().chain(unknown).collect()),
         }
     }
 

@@ -116,7 +116,7 @@ impl<'r, 'd> Section<'r, 'd> {
     }
 
     fn variable(&self, key: &str) -> String {
-        format!("EDGEVEIL_BRIDGE_{}", self.key(key).replace('.', "_").to_uppercase())
+        super::environment::variable(&self.key(key))
     }
 
     /// A table below this one.

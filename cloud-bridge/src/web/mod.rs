@@ -7,6 +7,7 @@ use crate::{
     metrics::Metrics,
     objects::Objects,
     readiness::{Part, Readiness},
+    troubles::Troubles,
 };
 use axum::{
     Router,
@@ -32,6 +33,8 @@ pub struct Web {
     pub metrics: Arc<Metrics>,
     /// `/readyz`
     pub readiness: Arc<Readiness>,
+    /// What is wrong with single devices.
+    pub troubles: Arc<Troubles>,
     /// How a first device is enrolled here, for the empty page.
     pub enrol: Arc<str>,
 }
@@ -95,7 +98,8 @@ async fn overview(State(web): State<Web>) -> Result<Response, Failed> {
         web.catalog.devices()
     )?;
     let now = jiff::Timestamp::now().as_millisecond();
-    let view = pages::Overview { images, alerts, devices, missing: web.readiness.missing(), now };
+    let (missing, troubles) = (web.readiness.missing(), web.troubles.now());
+    let view = pages::Overview { images, alerts, devices, missing, troubles, now };
     Ok(pages::overview(&view, &web.enrol).into_response())
 }
 
@@ -138,11 +142,14 @@ async fn ready(State(web): State<Web>) -> Response {
     {
         missing.push((Part::Database, reason));
     }
+    // What is wrong with one device does not keep the bridge from serving the others.
+    let troubles: String =
+        web.troubles.now().iter().map(|trouble| format!("degraded: device {trouble}\n")).collect();
     if missing.is_empty() {
-        return "ready\n".into_response();
+        return format!("ready\n{troubles}").into_response();
     }
     let lines: String = missing.iter().map(|(part, why)| format!("{}: {why}\n", part.as_str())).collect();
-    (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, lines + &troubles).into_response()
 }
 
 async fn within(asked: impl Future<Output = Result<(), CatalogError>>) -> Result<(), String> {

@@ -15,6 +15,8 @@ pub struct Overview {
     pub alerts: Vec<AlertRow>,
     pub devices: Vec<DeviceRow>,
     pub missing: Vec<(Part, String)>,
+    /// What is wrong with single devices, a line each.
+    pub troubles: Vec<String>,
     /// Milliseconds since 1970.
     pub now: i64,
 }
@@ -24,6 +26,9 @@ pub fn overview(view: &Overview, enrol: &str) -> Markup {
     let body = html! {
         @for (part, reason) in &view.missing {
             p .problem { strong { (part.as_str()) } ": " (reason) }
+        }
+        @for trouble in &view.troubles {
+            p .problem { "device " (trouble) }
         }
         @if view.devices.is_empty() {
             h2 { "No device yet" }
@@ -198,7 +203,14 @@ mod tests {
     }
 
     fn view(devices: Vec<DeviceRow>) -> Overview {
-        Overview { images: Vec::new(), alerts: Vec::new(), devices, missing: Vec::new(), now: 5_000 }
+        Overview {
+            images: Vec::new(),
+            alerts: Vec::new(),
+            devices,
+            missing: Vec::new(),
+            troubles: Vec::new(),
+            now: 5_000,
+        }
     }
 
     #[test]

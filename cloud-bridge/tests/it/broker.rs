@@ -101,3 +101,62 @@ async fn the_largest_image_passes_and_a_larger_one_does_not_stop_the_stream() {
     assert_eq!(bench.count(Lane::Image).await, 2);
     assert_eq!(bench.bridge.catalog.dead_letters(10).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn two_devices_with_one_certificate_are_told() {
+    let bench = Bench::start().await;
+    let mut first = bench.device("pi").await;
+    let _second = bench.device("pi").await;
+    first.end().await;
+    let text = async |path: &str| String::from_utf8(bench.get(path).await.1).unwrap();
+    for page in ["/readyz", "/"] {
+        let page = text(page).await;
+        assert!(page.contains("do two devices share a certificate?"), "{page}");
+    }
+    assert!(text("/metrics").await.contains("edgeveil_bridge_taken_over_total 1"));
+}
+
+#[tokio::test]
+async fn a_device_that_comes_back_takes_over_from_nobody() {
+    let bench = Bench::start().await;
+    for _ in 0..3 {
+        bench.device("pi").await.vanish().await;
+        until("gone", async || bench.bridge.metrics.connected.get() == 0).await;
+    }
+    bench.device("pi").await;
+    assert_eq!(bench.bridge.metrics.taken_over.get(), 0);
+}
+
+#[tokio::test]
+async fn only_a_devices_state_is_kept_for_later_subscribers() {
+    let bench = Bench::start().await;
+    let mut pi = bench.device("pi").await;
+    pi.listen().await;
+    pi.retain("edgeveil/pi/status", status("online")).await;
+    assert_eq!(pi.puback().await, PubAckReason::Success);
+    let record = reading(boot(1), 0);
+    pi.retain("edgeveil/pi/reading/env", record.to_json()).await;
+    assert_eq!(pi.ack().await, [record.stamp.id], "it is a record all the same");
+    pi.retain("edgeveil/pi/config/reported", vec![b' '; 65 << 10]).await;
+    assert_eq!(pi.puback().await, PubAckReason::QuotaExceeded);
+
+    let issued =
+        certs::issue(&bench.path().join("certs"), Kind::Observer, "anna", &[], Replace::Refuse).unwrap();
+    let mut anna = Device::connect(bench.mqtt(), &files(&issued), "anna").await.unwrap();
+    anna.subscribe("edgeveil/#").await;
+    assert_eq!(anna.message().await.0, "edgeveil/pi/status");
+    assert!(anna.hears_nothing().await);
+}
+
+#[tokio::test]
+async fn one_host_cannot_take_every_connection() {
+    let bench = Bench::start_with("broker.max_connections = 40").await;
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        held.push(socket.connect(bench.mqtt()).await.unwrap());
+    }
+    until("refusals", async || bench.bridge.metrics.refused_connections.get() >= 50).await;
+    bench.device("pi").await;
+}

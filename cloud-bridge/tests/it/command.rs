@@ -9,13 +9,13 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-fn bridge(dir: &Path, arguments: &[&str]) -> Command {
+pub fn bridge(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edgeveil-bridge"));
     command.current_dir(dir).args(arguments).env_remove("EDGEVEIL_BRIDGE_CONFIG");
     command
 }
 
-fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+pub fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = bridge(dir, arguments).output().unwrap();
     let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
     (status.code(), text)
@@ -43,6 +43,18 @@ fn bad_settings_are_all_named_and_nothing_is_opened() {
     let (code, text) = run(dir.path(), &["check", "--config", "nowhere.toml"]);
     assert_eq!(code, Some(64), "{text}");
     assert!(text.contains("nowhere.toml: cannot be read"), "{text}");
+}
+
+#[test]
+fn a_mistyped_variable_is_named_with_the_nearest_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bridge(dir.path(), &["serve"]).env("EDGEVEIL_BRIDGE_HTTP_LISTN", "x").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{text}");
+    assert!(text.contains("LISTN: is no setting; the nearest one is EDGEVEIL_BRIDGE_HTTP_LISTEN"), "{text}");
+    let output =
+        bridge(dir.path(), &["check"]).env("EDGEVEIL_BRIDGE_SERVICE_HOST", "10.0.0.1").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "Kubernetes gives this to every container");
 }
 
 #[test]
@@ -103,6 +115,11 @@ fn it_starts_without_any_settings_and_stops_when_asked() {
     assert!(lines.next().unwrap().unwrap().starts_with("pages on http://127.0.0.1:"));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    let data = dir.path().join("edgeveil-data");
+    for entry in ["", "objects", "catalog.sqlite", "certs", "certs/ca.pem"] {
+        let mode = fs::metadata(data.join(entry)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o027, 0, "{entry} is {mode:o}: others may read it, or the group write");
+    }
     for made in ["certs/ca.pem", "certs/brokers/localhost/cert.pem", "catalog.sqlite", "objects"] {
         assert!(dir.path().join("edgeveil-data").join(made).exists(), "{made}");
     }
@@ -127,6 +144,10 @@ fn certificates_are_issued_and_listed() {
     let (code, text) = run(dir.path(), &["certs", "device", "pi"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("--force"), "{text}");
+    let ca = dir.path().join("edgeveil-data/certs/ca.key");
+    fs::rename(&ca, dir.path().join("aside")).unwrap();
+    let (code, text) = run(dir.path(), &["certs", "init"]);
+    assert!(code == Some(1) && text.contains("put the key back") && !ca.exists(), "{text}");
     let (_, text) = run(dir.path(), &["certs", "list"]);
     assert!(text.contains("pi ") && text.contains("hub ") && text.contains("device"), "{text}");
 }

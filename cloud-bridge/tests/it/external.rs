@@ -38,6 +38,7 @@ async fn broker(dir: &std::path::Path, listener: TcpListener) -> Broker {
         presence: None,
         max_connections: 10,
         metrics: Arc::new(Metrics::default()),
+        troubles: Arc::default(),
     };
     Broker::start(setup).await.unwrap()
 }

@@ -77,6 +77,12 @@ impl Bench {
         Self::start_in(self.dir, &self.extra).await
     }
 
+    /// Stops it and leaves the folder.
+    pub async fn close(self) -> TempDir {
+        assert_eq!(self.bridge.stop().await, Vec::<&str>::new());
+        self.dir
+    }
+
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -223,6 +229,28 @@ impl Device {
 
     pub async fn send(&self, topic: &str, payload: impl Into<Vec<u8>>) {
         self.client.publish(topic, QoS::AtLeastOnce, false, payload.into()).await.unwrap();
+    }
+
+    /// The same, to be kept for later subscribers.
+    pub async fn retain(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        self.client.publish(topic, QoS::AtLeastOnce, true, payload.into()).await.unwrap();
+    }
+
+    /// Whether it is told nothing for a while, for what should not come.
+    pub async fn hears_nothing(&mut self) -> bool {
+        let message = async {
+            loop {
+                if let Some(Heard::Message(topic, _)) = self.heard.recv().await {
+                    return topic;
+                }
+            }
+        };
+        timeout(Duration::from_millis(700), message).await.is_err()
+    }
+
+    /// Until the broker ends the connection.
+    pub async fn end(&mut self) {
+        while !matches!(self.hear().await, Heard::End(_)) {}
     }
 
     /// Below its own name.

@@ -64,7 +64,7 @@ async fn what_comes_twice_is_kept_once_and_acknowledged_twice() {
     pi.acks(ids).await;
     let gaps = bench.bridge.catalog.gaps().await.unwrap();
     assert_eq!((gaps.len(), gaps[0].count, gaps[0].min_seq, gaps[0].max_seq), (1, 200, 0, 199));
-    assert_eq!(gaps, bench.bridge.catalog.counted_gaps().await.unwrap());
+    assert_eq!(gaps, bench.bridge.catalog.sequences().await.unwrap().counted);
 }
 
 #[tokio::test]
@@ -76,9 +76,11 @@ async fn poison_becomes_a_dead_letter_and_the_stream_goes_on() {
     pi.say("reading/env", "\u{0}\u{1} no JSON").await;
     pi.say("reading/env", format!(r#"{{"id":"{id}","schema":"edgeveil.reading/1"}}"#)).await;
     assert_eq!(pi.ack().await, [id], "the device would send it for ever");
-    let (meta, picture) = jpeg("pi2", "desk", boot(1), 0);
-    pi.say("image/desk", picture).await;
-    assert_eq!(pi.ack().await, [meta.stamp.id]);
+    let (meta, refused) = jpeg("pi2", "desk", boot(1), 0);
+    for _ in 0..2 {
+        pi.say("image/desk", refused.clone()).await;
+        assert_eq!(pi.ack().await, [meta.stamp.id]);
+    }
     pi.say("nonsense/x", "1").await;
     pi.say("cmd/ping/result", "1").await;
     let record = reading(boot(1), 0);
@@ -97,7 +99,77 @@ async fn poison_becomes_a_dead_letter_and_the_stream_goes_on() {
         ]
     );
     assert!(letters[1].1.contains("`pi2`"), "{letters:?}");
+    let kept = bench.path().join(format!("objects/dead/pi/{}.jpg", meta.stamp.id));
+    assert_eq!(std::fs::read(&kept).unwrap(), refused, "the device has forgotten it");
+    assert_eq!(wrong(&bench).await, Vec::<String>::new());
+    std::fs::remove_file(kept).unwrap();
+    assert_eq!(wrong(&bench).await.len(), 1);
     assert_eq!((bench.count(Lane::Reading).await, bench.count(Lane::Image).await), (1, 0));
+}
+
+#[tokio::test]
+async fn what_only_a_later_bridge_can_read_stays_with_its_device() {
+    let bench = Bench::start().await;
+    let mut pi = bench.device("pi").await;
+    pi.listen().await;
+    let later = |payload: Vec<u8>, kind: &str| {
+        let (ours, theirs) = (format!("edgeveil.{kind}/1"), format!("edgeveil.{kind}/2"));
+        let at = payload.windows(ours.len()).position(|bytes| bytes == ours.as_bytes()).unwrap();
+        [&payload[..at], theirs.as_bytes(), &payload[at + ours.len()..]].concat()
+    };
+    for _ in 0..3 {
+        pi.say("reading/env", later(reading(boot(1), 0).to_json(), "reading")).await;
+        pi.say("image/desk", later(jpeg("pi", "desk", boot(1), 0).1, "image")).await;
+    }
+    let next = reading(boot(1), 1);
+    pi.say("reading/env", next.to_json()).await;
+    assert_eq!(pi.ack().await, [next.stamp.id], "nothing before it was acknowledged");
+    assert!(pi.hears_nothing().await);
+    assert_eq!(bench.bridge.catalog.dead_letters(10).await.unwrap(), []);
+    assert_eq!((bench.count(Lane::Reading).await, bench.count(Lane::Image).await), (1, 0));
+
+    let text = async |path: &str| String::from_utf8(bench.get(path).await.1).unwrap();
+    let metrics = text("/metrics").await;
+    assert!(metrics.contains("edgeveil_bridge_not_accepted_total{lane=\"reading\"} 3"), "{metrics}");
+    assert!(metrics.contains("edgeveil_bridge_not_accepted_total{lane=\"image\"} 3"), "{metrics}");
+    let ready = text("/readyz").await;
+    assert!(ready.starts_with("ready\ndegraded: device pi: it sends edgeveil.image/2"), "{ready}");
+    for page in [ready, text("/").await] {
+        assert!(page.contains("upgrade the bridge"), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_kept_whole_before_it_is_acknowledged() {
+    let bench = Bench::start().await;
+    let mut pi = bench.device("pi").await;
+    pi.listen().await;
+    let id = RecordId::new(boot(1), Lane::Reading, 7);
+    let long = format!(r#"{{"schema":"edgeveil.reading/1","id":"{id}","x":"{}"}}"#, "x".repeat(70_000));
+    pi.say("reading/env", long.clone()).await;
+    assert_eq!(pi.ack().await, [id]);
+    let kept = bench.path().join(format!("objects/dead/pi/{id}.json"));
+    assert_eq!(std::fs::read(kept).unwrap(), long.as_bytes());
+}
+
+#[tokio::test]
+async fn old_letters_go_with_their_objects() {
+    let bench = Bench::start().await;
+    let mut pi = bench.device("pi").await;
+    pi.listen().await;
+    for seq in 0..4 {
+        let (meta, picture) = jpeg("pi2", "desk", boot(1), seq);
+        pi.say("image/desk", picture).await;
+        assert_eq!(pi.ack().await, [meta.stamp.id]);
+    }
+    let catalog = &bench.bridge.catalog;
+    assert_eq!(catalog.too_many_letters(4).await.unwrap(), None);
+    let (last, objects) = catalog.too_many_letters(3).await.unwrap().unwrap();
+    assert_eq!(objects, [format!("dead/pi/{}.jpg", RecordId::new(boot(1), Lane::Image, 0))]);
+    bench.bridge.objects.delete(&objects[0]).await.unwrap();
+    bench.bridge.objects.delete(&objects[0]).await.unwrap();
+    catalog.forget_letters(last).await.unwrap();
+    assert_eq!((catalog.dead_letters(10).await.unwrap().len(), wrong(&bench).await.len()), (3, 0));
 }
 
 #[tokio::test]

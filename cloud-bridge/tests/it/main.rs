@@ -7,5 +7,7 @@ mod command;
 mod external;
 mod harness;
 mod ingest;
+mod kept;
+mod mosquitto;
 mod outbox;
 mod pages;

@@ -4,25 +4,26 @@
 //! 100 without their PUBACK, one CONNECT a second. A row is done only after a PUBACK that says success. Rows are marked
 //! in order: what stands behind one that has none is sent again after it, so a consumer never sees a device's alert for
 //! the first time after a later one was final.
+//!
+//! A row that is refused holds up those behind it, since most often everything is refused and has to wait. From its
+//! first refusal on rows go one by one. Once it was refused [`REFUSALS`] times, the next one is tried: when that is
+//! taken, the refused one is to blame, and is set aside.
+
+mod session;
 
 use crate::{
     backoff::Backoff,
-    catalog::{CatalogError, Outbox, OutboxRow},
+    catalog::{Blame, CatalogError, Outbox, OutboxRow},
     metrics::{Metrics, TargetLabel},
     settings::AwsSettings,
     source::external::explain,
     tls,
 };
 use rumqttc::{
-    Outgoing, TlsConfiguration, Transport,
-    v5::{
-        AsyncClient, Event, EventLoop, MqttOptions,
-        mqttbytes::{
-            QoS,
-            v5::{Packet, PubAckReason},
-        },
-    },
+    TlsConfiguration, Transport,
+    v5::{AsyncClient, Event, EventLoop, MqttOptions, mqttbytes::v5::Packet},
 };
+use session::{Session, Step};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -35,20 +36,27 @@ const PUBACK: Duration = Duration::from_secs(30);
 /// A first look at the outbox, and the longest time between two, whoever forgot to wake us.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// The longest payload that AWS IoT Core takes.
+const MAX_PAYLOAD: usize = 128 << 10;
+/// Refusals of one row, before another one is tried in its place.
+const REFUSALS: i64 = 5;
+
 /// Drains the outbox to AWS IoT Core.
 pub struct AwsForwarder {
     options: MqttOptions,
     settings: AwsSettings,
     outbox: Outbox,
     metrics: Arc<Metrics>,
+    /// Rows over which the last connection was ended, to be tried by another row on the next one.
+    suspects: Vec<(OutboxRow, String)>,
 }
 
 /// Why a connection ended.
 enum End {
     /// It broke, or never came to be.
     Broken(String),
-    /// The other side does not want this row.
-    Refused(i64, String),
+    /// The other side does not want a row, which was noted.
+    Refused,
     /// The catalog failed.
     Catalog(CatalogError),
 }
@@ -57,14 +65,6 @@ impl From<CatalogError> for End {
     fn from(error: CatalogError) -> Self {
         Self::Catalog(error)
     }
-}
-
-/// A row that was sent.
-struct Sent {
-    row: OutboxRow,
-    /// Known once the event loop has sent it.
-    packet: Option<u16>,
-    confirmed: bool,
 }
 
 impl AwsForwarder {
@@ -77,7 +77,7 @@ impl AwsForwarder {
             .set_keep_alive(settings.keep_alive)
             // The outbox knows what is under way; a session over there would only send it once more.
             .set_clean_start(true);
-        Ok(Self { options, settings, outbox, metrics })
+        Ok(Self { options, settings, outbox, metrics, suspects: Vec::new() })
     }
 
     /// Connects, sends, and connects again, until it is stopped. What is not confirmed then stays in the outbox.
@@ -101,16 +101,7 @@ impl AwsForwarder {
             }
             self.metrics.forward_errors.get_or_create(&label).inc();
             let wait = match end {
-                End::Refused(number, reason) => {
-                    tracing::error!(
-                        place,
-                        number,
-                        reason,
-                        "an alert was refused; it stays in the outbox and is tried again later"
-                    );
-                    self.note(number, &reason).await;
-                    refused.wait()
-                }
+                End::Refused => refused.wait(),
                 End::Broken(reason) => {
                     if !std::mem::replace(&mut quiet, true) {
                         tracing::warn!(place, reason, "cannot forward alerts; they wait in the outbox");
@@ -118,7 +109,7 @@ impl AwsForwarder {
                     if let Ok(rows) = self.outbox.open(0, 1).await
                         && let Some(oldest) = rows.first()
                     {
-                        self.note(oldest.number, &reason).await;
+                        self.note(oldest.number, &reason, Blame::Target).await;
                     }
                     broken.wait()
                 }
@@ -134,8 +125,8 @@ impl AwsForwarder {
         }
     }
 
-    async fn note(&self, number: i64, reason: &str) {
-        if let Err(error) = self.outbox.failed(number, reason).await {
+    async fn note(&self, number: i64, reason: &str, blame: Blame) {
+        if let Err(error) = self.outbox.failed(number, reason, blame).await {
             tracing::warn!(%error, "cannot note why an alert was not forwarded");
         }
     }
@@ -147,7 +138,7 @@ impl AwsForwarder {
         let (sender, mut events_in) = mpsc::channel(window);
         let _poller = AbortOnDropHandle::new(tokio::spawn(poll(events, sender, self.settings.tls.clone())));
         let pace = Duration::from_secs(1) / self.settings.rate;
-        let mut session = Session { client, sent: VecDeque::new(), last: 0, next: Instant::now(), pace };
+        let mut session = Session::new(client, pace, std::mem::take(&mut self.suspects));
         let mut waiting: VecDeque<OutboxRow> = VecDeque::new();
         let mut connected = false;
         let (mut look, mut due) = (true, Instant::now());
@@ -155,14 +146,23 @@ impl AwsForwarder {
             if connected && waiting.is_empty() && look {
                 // More than the window, so that the outbox is not asked for every row.
                 match self.outbox.open(session.last, 4 * u32::from(self.settings.max_in_flight)).await {
-                    Ok(rows) => waiting.extend(rows),
+                    Ok(rows) => {
+                        look = !rows.is_empty();
+                        if let Err(error) = self.sort(rows, &mut waiting).await {
+                            return error.into();
+                        }
+                    }
                     Err(error) => return error.into(),
                 }
-                look = !waiting.is_empty();
+                if waiting.is_empty() && session.under_way() == 0 && !session.suspects.is_empty() {
+                    // Nobody is there to be tried in their place.
+                    return End::Refused;
+                }
                 due = Instant::now() + LOOK;
                 self.measure().await;
             }
-            let may_send = connected && !waiting.is_empty() && session.sent.len() < window;
+            let window = if session.is_careful(waiting.front()) { 1 } else { window };
+            let may_send = connected && !waiting.is_empty() && session.under_way() < window;
             let overdue = session.next + PUBACK;
             tokio::select! {
                 event = events_in.recv() => {
@@ -170,55 +170,118 @@ impl AwsForwarder {
                         Some(Ok(Event::Incoming(Packet::ConnAck(_)))) => {
                             connected = true;
                             tracing::info!(endpoint = self.settings.endpoint, "connected to AWS IoT Core");
-                            Ok(())
+                            Step::On
                         }
                         Some(Ok(event)) => session.event(&event),
-                        Some(Err(reason)) => Err(End::Broken(reason)),
-                        None => Err(End::Broken("the connection's task ended".to_owned())),
+                        Some(Err(reason)) => Step::Broken(reason),
+                        None => Step::Broken("the connection's task ended".to_owned()),
                     };
-                    // What was confirmed before the end counts.
-                    match self.mark(&mut session).await {
-                        Ok(marked) => *progress |= marked,
-                        Err(error) => return error.into(),
-                    }
-                    if let Err(end) = step {
-                        return end;
+                    match step {
+                        Step::On => match self.mark(&mut session).await {
+                            Ok(marked) => *progress |= marked,
+                            Err(error) => return error.into(),
+                        },
+                        Step::Broken(reason) => return End::Broken(reason),
+                        Step::Refused(row, reason, blame) => {
+                            if !self.refused(&mut session, row, reason, blame).await {
+                                return End::Refused;
+                            }
+                            look = true;
+                        }
+                        Step::Cut(row, reason) => {
+                            if !self.refused(&mut session, row, reason.clone(), Blame::Row).await {
+                                return End::Refused;
+                            }
+                            self.suspects = session.suspects;
+                            return End::Broken(reason);
+                        }
                     }
                 }
                 () = sleep_until(session.next), if may_send => {
                     if let Some(row) = waiting.pop_front()
-                        && let Err(end) = session.send(&self.settings.topic, row)
+                        && let Err(reason) = session.send(&self.settings.topic, row)
                     {
-                        return end;
+                        return End::Broken(reason);
                     }
                 }
                 () = self.outbox.changed() => look = true,
                 () = sleep_until(due), if connected && waiting.is_empty() => look = true,
-                () = sleep_until(overdue), if !session.sent.is_empty() && !may_send => {
+                () = sleep_until(overdue), if session.under_way() > 0 && !may_send => {
                     return End::Broken(format!("no PUBACK within {} s", PUBACK.as_secs()));
                 }
             }
         }
     }
 
-    /// Marks what is confirmed at the head of the window.
+    /// Lets those rows wait that can go, and sets aside those that are too long for AWS.
+    async fn sort(
+        &self,
+        rows: Vec<OutboxRow>,
+        waiting: &mut VecDeque<OutboxRow>,
+    ) -> Result<(), CatalogError> {
+        for row in rows {
+            let bytes = row.payload.len();
+            if bytes <= MAX_PAYLOAD {
+                waiting.push_back(row);
+            } else {
+                let reason = format!("its {bytes} bytes are over AWS's bound of {MAX_PAYLOAD}");
+                self.set_aside(&row, &reason).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a refusal. Whether another row may be tried in its place.
+    async fn refused(&self, session: &mut Session, row: OutboxRow, reason: String, blame: Blame) -> bool {
+        self.note(row.number, &reason, blame).await;
+        let refusals = row.refusals + i64::from(blame == Blame::Row);
+        let alone = session.under_way() == 0;
+        tracing::error!(
+            number = row.number,
+            device = row.device,
+            refusals,
+            reason,
+            "an alert was refused; it stays in the outbox and is tried again later"
+        );
+        session.suspects.push((row, reason));
+        alone && blame == Blame::Row && refusals >= REFUSALS
+    }
+
+    async fn set_aside(&self, row: &OutboxRow, reason: &str) -> Result<(), CatalogError> {
+        self.outbox.set_aside(row.number, reason, jiff::Timestamp::now().as_millisecond()).await?;
+        tracing::error!(
+            number = row.number,
+            device = row.device,
+            record = row.record,
+            reason,
+            "an alert is set aside and not tried again; those behind it go on"
+        );
+        Ok(())
+    }
+
+    /// Marks what is confirmed at the head of the window. What was refused while another row is taken is to blame
+    /// itself.
     async fn mark(&self, session: &mut Session) -> Result<bool, CatalogError> {
         let numbers = session.confirmed();
         if numbers.is_empty() {
             return Ok(false);
         }
+        for (row, reason) in std::mem::take(&mut session.suspects) {
+            self.set_aside(&row, &reason).await?;
+        }
         self.outbox.done(&numbers, jiff::Timestamp::now().as_millisecond()).await?;
         let label = TargetLabel { target: self.outbox.target() };
         self.metrics.forwarded.get_or_create(&label).inc_by(numbers.len() as u64);
-        session.sent.drain(..numbers.len());
+        session.forget(numbers.len());
         self.measure().await;
         Ok(true)
     }
 
     async fn measure(&self) {
-        if let Ok(depth) = self.outbox.depth().await {
+        if let Ok((open, failed)) = self.outbox.depth().await {
             let label = TargetLabel { target: self.outbox.target() };
-            self.metrics.outbox_depth.get_or_create(&label).set(depth);
+            self.metrics.outbox_depth.get_or_create(&label).set(open);
+            self.metrics.outbox_failed.get_or_create(&label).set(failed);
         }
     }
 }
@@ -247,71 +310,5 @@ async fn poll(
                 return;
             }
         }
-    }
-}
-
-/// What is under way on one connection.
-struct Session {
-    client: AsyncClient,
-    sent: VecDeque<Sent>,
-    /// The number of the last row that was sent.
-    last: i64,
-    /// When the next publish may go.
-    next: Instant,
-    pace: Duration,
-}
-
-impl Session {
-    fn send(&mut self, topic: &str, row: OutboxRow) -> Result<(), End> {
-        let sent = self.client.try_publish(topic, QoS::AtLeastOnce, false, row.payload.clone());
-        sent.map_err(|error| End::Broken(error.to_string()))?;
-        self.last = row.number;
-        self.next = Instant::now() + self.pace;
-        self.sent.push_back(Sent { row, packet: None, confirmed: false });
-        Ok(())
-    }
-
-    fn event(&mut self, event: &Event) -> Result<(), End> {
-        match event {
-            Event::Outgoing(Outgoing::Publish(packet)) => {
-                // They leave in the order in which they were given.
-                if let Some(sent) = self.sent.iter_mut().find(|sent| sent.packet.is_none()) {
-                    sent.packet = Some(*packet);
-                }
-            }
-            Event::Incoming(Packet::PubAck(ack)) => {
-                let Some(sent) = self.sent.iter_mut().find(|s| s.packet == Some(ack.pkid) && !s.confirmed)
-                else {
-                    return Ok(());
-                };
-                match ack.reason {
-                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers => sent.confirmed = true,
-                    reason => {
-                        return Err(End::Refused(
-                            sent.row.number,
-                            format!("PUBACK {reason:?}: {}", advice(reason)),
-                        ));
-                    }
-                }
-            }
-            Event::Incoming(Packet::Disconnect(end)) => {
-                return Err(End::Broken(format!("it ended the connection ({:?})", end.reason_code)));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn confirmed(&self) -> Vec<i64> {
-        self.sent.iter().take_while(|sent| sent.confirmed).map(|sent| sent.row.number).collect()
-    }
-}
-
-fn advice(reason: PubAckReason) -> &'static str {
-    match reason {
-        PubAckReason::NotAuthorized => "let the certificate's policy allow iot:Publish on the topic",
-        PubAckReason::TopicNameInvalid => "mend forward.aws.topic",
-        PubAckReason::QuotaExceeded => "lower forward.aws.rate",
-        _ => "see the endpoint's logs",
     }
 }

@@ -1,0 +1,60 @@
+//! `check`: whether all that the settings name is there and good, or can be made. Makes and changes nothing.
+
+use crate::{
+    catalog::Catalog,
+    objects::Objects,
+    settings::{BrokerCertificates, BrokerSettings, ObjectSettings, Settings, SourceSettings},
+    tls,
+};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Access, access};
+use std::path::Path;
+
+/// The first thing that is wrong, with its remedy.
+pub async fn check(settings: &Settings) -> Result<()> {
+    match &settings.source {
+        SourceSettings::Embedded(BrokerSettings { certificates: BrokerCertificates::Own(files), .. }) => {
+            tls::server(files).map(drop)?;
+        }
+        SourceSettings::Embedded(_) => {}
+        SourceSettings::External(mqtt) => drop(tls::client(&mqtt.tls, None)?),
+    }
+    if let Some(aws) = &settings.aws {
+        tls::client(&aws.tls, aws.alpn.as_deref())?;
+    }
+    if let ObjectSettings::S3(s3) = &settings.objects {
+        for file in [&s3.access_key_id_file, &s3.secret_access_key_file].into_iter().flatten() {
+            std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+        }
+    }
+    can_hold_files(&settings.data_dir)
+        .with_context(|| format!("data folder {}", settings.data_dir.display()))?;
+    objects(&settings.objects).await?;
+    if settings.catalog.exists() {
+        Catalog::check(&settings.catalog).await?;
+    }
+    let folder = settings.catalog.parent().unwrap_or(Path::new("."));
+    can_hold_files(folder).with_context(|| format!("catalog {}: its folder", settings.catalog.display()))
+}
+
+async fn objects(settings: &ObjectSettings) -> Result<()> {
+    if let ObjectSettings::Folder(folder) = settings {
+        return can_hold_files(folder).with_context(|| format!("object folder {}", folder.display()));
+    }
+    let objects = Objects::open(settings).await?;
+    objects.answers().await.map_err(anyhow::Error::from)
+}
+
+/// Whether a folder is writable, or can be made.
+fn can_hold_files(folder: &Path) -> Result<()> {
+    // Of a folder that is not there yet the nearest one above it counts.
+    let mut there = folder;
+    while !there.exists() {
+        there = there.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    }
+    if !there.is_dir() {
+        bail!("{} is no folder; name another one", there.display());
+    }
+    access(there, Access::WRITE_OK | Access::EXEC_OK)
+        .with_context(|| format!("{} is not writable for this user; mend its owner or mode", there.display()))
+}

@@ -1,0 +1,161 @@
+//! The environment's part of the settings: a variable that looks like one of ours and is none is a mistake, since nothing
+//! else would tell that it has no effect.
+
+use super::reader::Problem;
+
+const PREFIX: &str = "EDGEVEIL_BRIDGE_";
+
+/// Every setting. A test holds this list against what is read.
+const KEYS: [&str; 42] = [
+    "broker.ca",
+    "broker.cert",
+    "broker.key",
+    "broker.listen",
+    "broker.max_connections",
+    "catalog.file",
+    "data_dir",
+    "forward.aws.alpn",
+    "forward.aws.ca",
+    "forward.aws.cert",
+    "forward.aws.client_id",
+    "forward.aws.endpoint",
+    "forward.aws.keep_alive",
+    "forward.aws.key",
+    "forward.aws.max_in_flight",
+    "forward.aws.port",
+    "forward.aws.rate",
+    "forward.aws.topic",
+    "http.listen",
+    "ingest.batch",
+    "ingest.linger",
+    "ingest.memory",
+    "ingest.queue",
+    "log.filter",
+    "log.format",
+    "mqtt.ca",
+    "mqtt.cert",
+    "mqtt.client_id",
+    "mqtt.host",
+    "mqtt.keep_alive",
+    "mqtt.key",
+    "mqtt.port",
+    "mqtt.receive_maximum",
+    "mqtt.session_expiry",
+    "mqtt.share_group",
+    "objects.folder",
+    "objects.s3.access_key_id_file",
+    "objects.s3.allow_http",
+    "objects.s3.bucket",
+    "objects.s3.endpoint",
+    "objects.s3.region",
+    "objects.s3.secret_access_key_file",
+];
+
+/// What the command line reads by itself, and `prefix`, which stands alone.
+const OTHERS: [&str; 3] = ["EDGEVEIL_BRIDGE_CONFIG", "EDGEVEIL_BRIDGE_CERTS", "EDGEVEIL_BRIDGE_PREFIX"];
+
+/// The variable that overrides a setting.
+pub fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+/// A problem for each variable that begins as ours do and is none.
+pub fn unknown(variables: &[(String, String)]) -> Vec<Problem> {
+    let known: Vec<_> = KEYS.into_iter().map(variable).chain(OTHERS.map(str::to_owned)).collect();
+    let is_unknown = |(name, value): &&(String, String)| {
+        name.starts_with(PREFIX) && !known.contains(name) && !is_service_link(name, value)
+    };
+    let problem = |(name, _): &(String, String)| {
+        let nearest = known.iter().min_by_key(|known| distance(known, name)).map_or("", String::as_str);
+        Problem {
+            place: name.clone(),
+            key: String::new(),
+            text: format!("is no setting; the nearest one is {nearest}"),
+        }
+    };
+    let mut problems: Vec<_> = variables.iter().filter(is_unknown).map(problem).collect();
+    problems.sort_by(|a, b| a.place.cmp(&b.place));
+    problems
+}
+
+/// What Kubernetes gives every container for a Service named `edgeveil-bridge` or `edgeveil-bridge-..`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let docker = name.ends_with("_PORT") || name.contains("_PORT_");
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (docker && (value.contains("://") || name.contains("_TCP") || name.contains("_UDP")))
+}
+
+/// Characters to be inserted, removed or replaced (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+    use std::{cell::RefCell, collections::BTreeSet};
+
+    fn unknown_of(name: &str, value: &str) -> Vec<String> {
+        unknown(&[(name.to_owned(), value.to_owned())]).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_told_with_the_nearest_one() {
+        let found = unknown_of("EDGEVEIL_BRIDGE_HTTP_LISTN", "x");
+        assert_eq!(
+            found,
+            ["EDGEVEIL_BRIDGE_HTTP_LISTN: is no setting; the nearest one is EDGEVEIL_BRIDGE_HTTP_LISTEN"]
+        );
+        assert_eq!(unknown_of("EDGEVEIL_BRIDGE_PREFIX", "x"), Vec::<String>::new());
+        assert_eq!(unknown_of("EDGEVEIL_BRIDGE_CONFIG", "x"), Vec::<String>::new());
+        assert_eq!(unknown_of("EDGEVEIL_CONFIG", "x"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_kubernetes_gives_every_container_is_no_mistake() {
+        for (name, value) in [
+            ("SERVICE_HOST", "10.43.0.7"),
+            ("SERVICE_PORT", "8080"),
+            ("SERVICE_PORT_HTTP", "8080"),
+            ("PORT", "tcp://10.43.0.7:8080"),
+            ("PORT_8080_TCP", "tcp://10.43.0.7:8080"),
+            ("PORT_8080_TCP_PROTO", "tcp"),
+            ("PORT_8080_TCP_PORT", "8080"),
+            ("PORT_8080_TCP_ADDR", "10.43.0.7"),
+            ("PAGES_SERVICE_HOST", "10.43.0.7"),
+        ] {
+            assert_eq!(unknown_of(&format!("{PREFIX}{name}"), value), Vec::<String>::new(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_known() {
+        let asked = RefCell::new(BTreeSet::new());
+        let note = |name: &str| {
+            asked.borrow_mut().insert(name.to_owned());
+            None
+        };
+        let tls = "ca = \"a\"\ncert = \"b\"\nkey = \"c\"\n";
+        let elsewhere = format!(
+            "[mqtt]\nhost = \"h\"\n{tls}[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}"
+        );
+        for text in [format!("[broker]\n{tls}"), elsewhere] {
+            Settings::parse("-", &text, &note).unwrap();
+        }
+        asked.borrow_mut().remove("EDGEVEIL_BRIDGE_MQTT");
+        let known: BTreeSet<_> =
+            KEYS.into_iter().map(variable).chain(["EDGEVEIL_BRIDGE_PREFIX".to_owned()]).collect();
+        assert_eq!(asked.into_inner(), known);
+    }
+}
