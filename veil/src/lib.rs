@@ -63,6 +63,7 @@ mod hold;
 mod image;
 mod jpeg;
 mod model;
+mod net;
 mod settings;
 mod tiff;
 mod veil;
