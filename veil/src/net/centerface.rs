@@ -1,11 +1,11 @@
 //! CenterFace (arXiv 1911.03599): MobileNetV2 and a feature pyramid of 24 channels, down to a quarter of the input.
 
-use super::layers::{
-    Chain, Colours, Dense, Depthwise, Enlarge, First, Pointwise, Scratch, Single, Stem, Taps, Then,
-};
+use super::first::First;
+use super::layers::{Chain, Dense, Enlarge, Scratch, Single, Then};
 use super::map::Map;
 use super::onnx::{Conv, convolutions};
 use super::simd::{Isa, run};
+use super::weights::{Colours, Depthwise, Pointwise, Stem, Taps};
 
 /// MobileNetV2's stages after the first block: expansion, channels, blocks, stride of the first.
 const STAGES: [(usize, usize, usize, usize); 6] =
@@ -92,17 +92,20 @@ impl CenterFace {
         let Buffers { current, next, taps, scratch, output } = b;
         run(isa, First { rgb, width, output: current, layer: &self.stem, scratch });
         for block in &self.blocks {
-            run(isa, Chain {
-                input: current,
-                output: next,
-                expand: block.expand.as_ref().map(|layer| (layer, Then::Relu)),
-                depthwise: (&block.depthwise, Then::Relu),
-                stride: block.stride,
-                project: Some(&block.project),
-                residual: block.residual,
-                pool: false,
-                scratch,
-            });
+            run(
+                isa,
+                Chain {
+                    input: current,
+                    output: next,
+                    expand: block.expand.as_ref().map(|layer| (layer, Then::Relu)),
+                    depthwise: (&block.depthwise, Then::Relu),
+                    stride: block.stride,
+                    project: Some(&block.project),
+                    residual: block.residual,
+                    pool: false,
+                    scratch,
+                },
+            );
             std::mem::swap(current, next);
             if let Some(tap) = block.tap {
                 // Its lateral connection is all that the pyramid wants of it.

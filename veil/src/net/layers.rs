@@ -1,158 +1,11 @@
 //! The layers that the two known models are made of. Each is one pass over its input, row by row; what lies between
 //! a block's convolutions never leaves a ring of three rows, so that it stays in the cache.
 
+#![allow(clippy::needless_range_loop, reason = "loops over registers: an index says which")]
+
 use super::map::{Block, Map, Rows, RowsMut};
-use super::onnx::Conv;
 use super::simd::{Job, LANES, Simd, Tiles};
-
-/// A 1x1 convolution.
-pub(super) struct Pointwise {
-    /// Input channels.
-    inputs: usize,
-    /// For each block of outputs and each block of inputs: 16 inputs, each with its weights to 16 outputs.
-    weights: Vec<[Block; LANES]>,
-    /// Blocks of outputs.
-    bias: Vec<Block>,
-}
-
-/// A 3x3 convolution of each channel by itself.
-pub(super) struct Depthwise {
-    /// For each block the nine taps.
-    taps: Vec<[Block; 9]>,
-    bias: Vec<Block>,
-}
-
-/// Any 3x3 convolution: nine 1x1 ones. Also the four of a transposed 2x2 one.
-pub(super) struct Taps {
-    taps: Vec<Pointwise>,
-}
-
-/// The first layer, 3x3 with stride 2, on bytes.
-pub(super) struct Stem {
-    /// For each block of outputs: 27 inputs (row, column, colour as they lie in the picture), each with 16 weights.
-    weights: Vec<[Block; 27]>,
-    bias: Vec<Block>,
-}
-
-fn wrong(conv: &Conv) -> String {
-    format!("{} has shape {:?}", conv.name, conv.shape)
-}
-
-fn in_blocks(bias: &[f32]) -> Vec<Block> {
-    let mut blocks = vec![[0.0; LANES]; bias.len().div_ceil(LANES)];
-    blocks.as_flattened_mut()[..bias.len()].copy_from_slice(bias);
-    blocks
-}
-
-impl Pointwise {
-    fn new(inputs: usize, bias: &[f32], weight: impl Fn(usize, usize) -> f32) -> Pointwise {
-        let bias_blocks = in_blocks(bias);
-        let in_blocks = inputs.div_ceil(LANES);
-        let mut weights = vec![[[0.0; LANES]; LANES]; bias_blocks.len() * in_blocks];
-        for o in 0..bias.len() {
-            for i in 0..inputs {
-                weights[o / LANES * in_blocks + i / LANES][i % LANES][o % LANES] = weight(o, i);
-            }
-        }
-        Pointwise { inputs, weights, bias: bias_blocks }
-    }
-
-    pub fn from(conv: &Conv, inputs: usize, outputs: usize) -> Result<Pointwise, String> {
-        Self::together(&[conv], inputs, outputs)
-    }
-
-    /// Several convolutions of the same input as one.
-    pub fn together(convs: &[&Conv], inputs: usize, outputs: usize) -> Result<Pointwise, String> {
-        if let Some(conv) = convs.iter().find(|conv| conv.shape[1..] != [inputs, 1, 1]) {
-            return Err(wrong(conv));
-        }
-        let bias: Vec<f32> = convs.iter().flat_map(|conv| conv.bias.iter().copied()).collect();
-        let weights: Vec<f32> = convs.iter().flat_map(|conv| conv.weights.iter().copied()).collect();
-        if bias.len() != outputs {
-            return Err(format!("{} outputs instead of {outputs}", bias.len()));
-        }
-        Ok(Self::new(inputs, &bias, |o, i| weights[o * inputs + i]))
-    }
-
-    pub fn blocks(&self) -> usize {
-        self.bias.len()
-    }
-}
-
-impl Depthwise {
-    pub fn from(conv: &Conv, channels: usize) -> Result<Depthwise, String> {
-        Self::together(&[conv], channels)
-    }
-
-    pub fn together(convs: &[&Conv], channels: usize) -> Result<Depthwise, String> {
-        if let Some(conv) = convs.iter().find(|conv| conv.shape[1..] != [1, 3, 3]) {
-            return Err(wrong(conv));
-        }
-        let bias: Vec<f32> = convs.iter().flat_map(|conv| conv.bias.iter().copied()).collect();
-        let weights: Vec<f32> = convs.iter().flat_map(|conv| conv.weights.iter().copied()).collect();
-        if bias.len() != channels {
-            return Err(format!("{} channels instead of {channels}", bias.len()));
-        }
-        let bias = in_blocks(&bias);
-        let mut taps = vec![[[0.0; LANES]; 9]; bias.len()];
-        for (i, tap) in weights.iter().enumerate() {
-            taps[i / 9 / LANES][i % 9][i / 9 % LANES] = *tap;
-        }
-        Ok(Depthwise { taps, bias })
-    }
-}
-
-impl Taps {
-    /// A 3x3 convolution from 24 to 24 channels or the like.
-    pub fn from(conv: &Conv, inputs: usize, outputs: usize) -> Result<Taps, String> {
-        if conv.shape != [outputs, inputs, 3, 3] {
-            return Err(wrong(conv));
-        }
-        let none = vec![0.0; outputs];
-        let tap = |t: usize| {
-            let bias = if t == 0 { &conv.bias } else { &none };
-            Pointwise::new(inputs, bias, |o, i| conv.weights[(o * inputs + i) * 9 + t])
-        };
-        Ok(Taps { taps: (0..9).map(tap).collect() })
-    }
-
-    /// A transposed 2x2 convolution with stride 2: each input pixel makes four of its own.
-    pub fn transposed(conv: &Conv, inputs: usize, outputs: usize) -> Result<Taps, String> {
-        if conv.shape != [inputs, outputs, 2, 2] {
-            return Err(wrong(conv));
-        }
-        let tap = |t: usize| {
-            Pointwise::new(inputs, &conv.bias, |o, i| conv.weights[(i * outputs + o) * 4 + t])
-        };
-        Ok(Taps { taps: (0..4).map(tap).collect() })
-    }
-}
-
-/// In which order a model wants the colours of a pixel.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Colours {
-    RedFirst,
-    BlueFirst,
-}
-
-impl Stem {
-    pub fn from(conv: &Conv, outputs: usize, colours: Colours) -> Result<Stem, String> {
-        if conv.shape != [outputs, 3, 3, 3] {
-            return Err(wrong(conv));
-        }
-        let bias = in_blocks(&conv.bias);
-        let mut weights = vec![[[0.0; LANES]; 27]; bias.len()];
-        for o in 0..outputs {
-            for colour in 0..3 {
-                let channel = if colours == Colours::BlueFirst { 2 - colour } else { colour };
-                for t in 0..9 {
-                    weights[o / LANES][3 * t + colour][o % LANES] = conv.weights[(o * 3 + channel) * 9 + t];
-                }
-            }
-        }
-        Ok(Stem { weights, bias })
-    }
-}
+use super::weights::{Depthwise, Pointwise, Taps};
 
 /// What is done to a sum before it is stored.
 #[derive(Clone, Copy, PartialEq)]
@@ -172,10 +25,10 @@ impl Then {
 pub(super) struct Scratch {
     ring: Vec<Block>,
     line: Vec<Block>,
-    bytes: Vec<f32>,
+    pub(super) bytes: Vec<f32>,
 }
 
-fn room<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+pub(super) fn room<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
         buffer.reserve_exact(len - buffer.len());
         buffer.resize(len, T::default());
@@ -416,8 +269,17 @@ pub(super) struct Chain<'a> {
 impl Job for Chain<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Chain { input, output, expand, depthwise: (middle, then), stride, project, residual, pool, scratch } =
-            self;
+        let Chain {
+            input,
+            output,
+            expand,
+            depthwise: (middle, then),
+            stride,
+            project,
+            residual,
+            pool,
+            scratch,
+        } = self;
         let (h, w) = (input.height, input.width);
         let (oh, ow) = (h / stride, w / stride);
         let blocks = middle.bias.len();
@@ -572,7 +434,9 @@ impl Job for Spread<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let w = self.input.width;
-        for (row, pair) in self.input.cells().chunks_exact(w).zip(self.onto.cells_mut().chunks_exact_mut(4 * w)) {
+        for (row, pair) in
+            self.input.cells().chunks_exact(w).zip(self.onto.cells_mut().chunks_exact_mut(4 * w))
+        {
             for half in pair.chunks_exact_mut(2 * w) {
                 let (cells, _) = half.as_chunks_mut::<2>();
                 for (add, [left, right]) in row.iter().zip(cells) {
@@ -664,79 +528,5 @@ fn dense_tile<S: Simd, const P: usize, const B: usize>(
         }
         store(s, &acc, Then::Relu, None, out, at, first);
         first += B;
-    }
-}
-
-// ---------------------------------------------------------------------------------------------- first layer
-
-/// Bytes of packed RGB to the first map, with ReLU.
-pub(super) struct First<'a> {
-    pub rgb: &'a [u8],
-    pub width: usize,
-    pub output: &'a mut Map,
-    pub layer: &'a Stem,
-    pub scratch: &'a mut Scratch,
-}
-
-impl Job for First<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let First { rgb, width, output, layer, scratch } = self;
-        let bytes = 3 * width;
-        let (h, w) = (rgb.len() / bytes / 2, width / 2);
-        output.shape(h, w, layer.bias.len());
-        // Three rows, with a pixel of border on the left (with stride 2 and even sides the right one is not looked at).
-        let padded = bytes + 3;
-        let rows = room(&mut scratch.bytes, 3 * padded);
-        rows.fill(0.0);
-        for y in 0..h {
-            // Rows 2y - 1, 2y and 2y + 1; the first of them is the last one of before.
-            let slot = |row: usize| row % 3 * padded;
-            for row in 2 * y..2 * y + 2 {
-                let to = &mut rows[slot(row) + 3..][..bytes];
-                for (to, from) in to.iter_mut().zip(&rgb[row * bytes..][..bytes]) {
-                    *to = f32::from(*from);
-                }
-            }
-            let three = [2 * y + 2, 2 * y, 2 * y + 1].map(|row| &rows[slot(row)..][..padded]);
-            for b in 0..layer.bias.len() {
-                let out = &mut output.data[(b * h + y) * w..][..w];
-                // What P pixels see of a row: 6 * (P - 1) + 9 floats.
-                match S::TILES {
-                    Tiles::Wide => stem_row::<S, 8, 51>(s, three, layer, b, out),
-                    Tiles::Middle => stem_row::<S, 4, 27>(s, three, layer, b, out),
-                    Tiles::Narrow => stem_row::<S, 2, 15>(s, three, layer, b, out),
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn stem_row<S: Simd, const P: usize, const SPAN: usize>(
-    s: S,
-    rows: [&[f32]; 3],
-    layer: &Stem,
-    b: usize,
-    out: &mut [Block],
-) {
-    let zero = s.splat(0.0);
-    let weights = &layer.weights[b];
-    let (tiles, _) = out.as_chunks_mut::<P>();
-    // Sides are multiples of 32, so that no pixel is left over.
-    for (i, cells) in tiles.iter_mut().enumerate() {
-        let mut acc = [s.load(&layer.bias[b]); P];
-        for (y, row) in rows.iter().enumerate() {
-            let seen: &[f32; SPAN] = row[6 * P * i..].first_chunk().expect("what P pixels see");
-            for x in 0..9 {
-                let w = s.load(&weights[9 * y + x]);
-                for p in 0..P {
-                    acc[p] = s.fma(s.splat(seen[6 * p + x]), w, acc[p]);
-                }
-            }
-        }
-        for p in 0..P {
-            s.store(s.max(acc[p], zero), &mut cells[p]);
-        }
     }
 }

@@ -2,17 +2,20 @@
 //! exactly these layers are all there is. tract stays the oracle in the tests and the engine on other processors.
 //!
 //! Numbers are 32-bit floats throughout; once buffers have the size of an input, nothing is allocated. Activations lie
-//! in blocks of 16 channels ([`map`]), the layers are in [`layers`], the instructions in [`simd`].
+//! in blocks of 16 channels (`map`), the layers are in `layers`, their weights in `weights`, the instructions in `simd`.
 
 mod centerface;
+mod first;
 mod layers;
 mod map;
 mod onnx;
 mod simd;
+mod weights;
 mod yunet;
 
 pub(crate) use centerface::{Buffers as CenterFaceBuffers, CenterFace};
-pub(crate) use map::Map;
+#[cfg(test)]
+use map::Map;
 pub(crate) use simd::Isa;
 pub(crate) use yunet::{Buffers as YuNetBuffers, YuNet};
 

@@ -10,8 +10,12 @@ use super::*;
 fn model(name: &str) -> Option<Vec<u8>> {
     let dir = std::env::var_os("EDGEVEIL_MODELS").filter(|v| !v.is_empty());
     let dir = dir.or_else(|| {
-        assert!(std::env::var_os("CI").is_none(), "EDGEVEIL_MODELS is not set: run veil/fetch-models and export it");
-        let _ = writeln!(std::io::stderr(), "skipped: EDGEVEIL_MODELS is not set (run veil/fetch-models DIR)");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "EDGEVEIL_MODELS is not set: run veil/fetch-models and export it"
+        );
+        let _ =
+            writeln!(std::io::stderr(), "skipped: EDGEVEIL_MODELS is not set (run veil/fetch-models DIR)");
         None
     })?;
     Some(std::fs::read(std::path::Path::new(&dir).join(name)).unwrap())

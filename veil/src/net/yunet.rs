@@ -1,10 +1,12 @@
 //! YuNet 2023mar: depthwise-separable convolutions, a pyramid of 64 channels and a head at an eighth, a sixteenth and a
 //! thirty-second of the input.
 
-use super::layers::{Chain, Colours, Depthwise, First, Pointwise, Pool, Scratch, Spread, Stem, Then};
+use super::first::First;
+use super::layers::{Chain, Pool, Scratch, Spread, Then};
 use super::map::Map;
 use super::onnx::{Conv, convolutions};
 use super::simd::{Isa, run};
+use super::weights::{Colours, Depthwise, Pointwise, Stem};
 
 /// Channels before and after each of the body's 14 pairs of convolutions.
 const BODY: [(usize, usize); 14] = [
@@ -104,7 +106,9 @@ impl YuNet {
         pair(12, sixteenth, a, false, scratch);
         run(isa, Spread { input: a, onto: eighth });
         pair(13, eighth, b, false, scratch);
-        for ((head, input), output) in self.heads.iter().zip([&*b, &*a, &*thirty_second]).zip(outputs.iter_mut()) {
+        for ((head, input), output) in
+            self.heads.iter().zip([&*b, &*a, &*thirty_second]).zip(outputs.iter_mut())
+        {
             chain(isa, head, Then::Keep, input, output, false, scratch);
             super::sigmoid(output.numbers_mut(), 0);
             super::sigmoid(output.numbers_mut(), HEAD - 1);
@@ -113,16 +117,27 @@ impl YuNet {
     }
 }
 
-fn chain(isa: Isa, pair: &Pair, then: Then, input: &Map, output: &mut Map, pool: bool, scratch: &mut Scratch) {
-    run(isa, Chain {
-        input,
-        output,
-        expand: Some((&pair.pointwise, Then::Keep)),
-        depthwise: (&pair.depthwise, then),
-        stride: 1,
-        project: None,
-        residual: false,
-        pool,
-        scratch,
-    });
+fn chain(
+    isa: Isa,
+    pair: &Pair,
+    then: Then,
+    input: &Map,
+    output: &mut Map,
+    pool: bool,
+    scratch: &mut Scratch,
+) {
+    run(
+        isa,
+        Chain {
+            input,
+            output,
+            expand: Some((&pair.pointwise, Then::Keep)),
+            depthwise: (&pair.depthwise, then),
+            stride: 1,
+            project: None,
+            residual: false,
+            pool,
+            scratch,
+        },
+    );
 }
