@@ -63,6 +63,7 @@ mod geometry;
 mod hold;
 mod image;
 mod jpeg;
+mod mjpeg;
 mod model;
 mod net;
 mod settings;
