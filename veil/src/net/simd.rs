@@ -24,7 +24,7 @@ pub(super) trait Simd: Copy {
     fn fma(self, a: Self::Block, b: Self::Block, c: Self::Block) -> Self::Block;
 }
 
-/// Which tiles fit the registers (held by the bench `net`).
+/// Which tiles fit the registers (the ignored test `bench` times them).
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Tiles {
     /// 32 registers of 16 floats.
