@@ -357,7 +357,7 @@ mod tests {
         for y in 0..SIDE {
             for x in 0..SIDE {
                 let inside = x >= 50 && y < 150 && x < y;
-                let outside = x + 3 < 50 || y < 50 || y >= 150 || x > y + 3;
+                let outside = x + 3 < 50 || !(50..150).contains(&y) || x > y + 3;
                 let p = pixel(&pixels, x, y);
                 assert!(!inside || p == FILL, "{x},{y} is open");
                 assert!(!outside || p == [255; 3], "{x},{y} is covered");
