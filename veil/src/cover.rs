@@ -69,6 +69,29 @@ pub(crate) fn cover(canvas: &mut Canvas, boxes: &[Rect], how: Cover, growth: Gro
     }
 }
 
+/// Fills a polygon whose corners are shares of the canvas's sides. Pixels that it touches by half or more are filled, and
+/// one more on each side of every row.
+pub(crate) fn cover_polygon(canvas: &mut Canvas, corners: &[(f32, f32)]) {
+    let (width, height) = (canvas.width as f32, canvas.height as f32);
+    for y in 0..canvas.height {
+        let middle = y as f32 + 0.5;
+        let mut crossings: Vec<f32> = corners
+            .iter()
+            .zip(corners.iter().cycle().skip(1))
+            .map(|(a, b)| ((a.0 * width, a.1 * height), (b.0 * width, b.1 * height)))
+            .filter(|(a, b)| (a.1 <= middle) != (b.1 <= middle))
+            .map(|(a, b)| a.0 + (middle - a.1) / (b.1 - a.1) * (b.0 - a.0))
+            .collect();
+        crossings.sort_by(f32::total_cmp);
+        let line = &mut canvas.pixels[3 * y * canvas.width..][..3 * canvas.width];
+        for pair in crossings.chunks_exact(2) {
+            let from = (pair[0] - 1.0).clamp(0.0, width) as usize;
+            let to = (pair[1] + 1.0).ceil().clamp(0.0, width) as usize;
+            line[3 * from..3 * to].chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&FILL));
+        }
+    }
+}
+
 /// How many cells a region's shorter side is averaged to: a cell is never under 24 pixels, so that a small face is
 /// averaged over most of itself. Blocks have edges of their own, and three of them would trace a face's outline.
 fn cells_of(shorter_side: f32, how: Cover) -> usize {
@@ -322,6 +345,23 @@ mod tests {
                 }
             }
             assert!(inside > 9000);
+        }
+    }
+
+    #[test]
+    fn a_mask_fills_its_polygon_and_nothing_far_from_it() {
+        let mut pixels = vec![255; 3 * SIDE * SIDE];
+        let mut canvas = Canvas { width: SIDE, height: SIDE, pixels: &mut pixels };
+        // A triangle whose right angle is at the lower left.
+        cover_polygon(&mut canvas, &[(0.25, 0.25), (0.25, 0.75), (0.75, 0.75)]);
+        for y in 0..SIDE {
+            for x in 0..SIDE {
+                let inside = x >= 50 && y < 150 && x < y;
+                let outside = x + 3 < 50 || !(50..150).contains(&y) || x > y + 3;
+                let p = pixel(&pixels, x, y);
+                assert!(!inside || p == FILL, "{x},{y} is open");
+                assert!(!outside || p == [255; 3], "{x},{y} is covered");
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::{Frame, FrameError, Limits, tiff};
+use crate::{Frame, FrameError, Limits, mjpeg, tiff};
 
 pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<Frame, FrameError> {
     limits.check_bytes(bytes.len())?;
@@ -27,6 +27,8 @@ fn corrupt(e: impl std::fmt::Display) -> FrameError {
 }
 
 fn jpeg(bytes: &[u8], limits: &Limits) -> Result<Frame, FrameError> {
+    let with_tables = mjpeg::with_tables(bytes);
+    let bytes = with_tables.as_deref().unwrap_or(bytes);
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(65_535)

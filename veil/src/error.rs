@@ -90,14 +90,10 @@ pub enum VeilError {
         sha256: String,
     },
     /// The file is the known one, but the inference engine refuses it.
-    #[error("{kind} model cannot be prepared for a {width}x{height} input: {reason}")]
+    #[error("{kind} model cannot be loaded: {reason}")]
     ModelRefused {
         /// The model.
         kind: ModelKind,
-        /// Width of the detector's input.
-        width: u32,
-        /// Height of the detector's input.
-        height: u32,
         /// What the engine said.
         reason: String,
     },

@@ -76,12 +76,21 @@ impl Rect {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Detection {
     pub rect: Rect,
+    /// The network's own score, 0 to 1.
     pub score: f32,
+    /// The score over what a box of this size needs: from 1 on it counts as a face.
+    pub strength: f32,
 }
 
-/// Greedy non-maximum suppression: of boxes that overlap by more than `limit` (IoU), the best score stays.
+impl Detection {
+    pub fn new(rect: Rect, score: f32) -> Detection {
+        Detection { rect, score, strength: score }
+    }
+}
+
+/// Greedy non-maximum suppression: of boxes that overlap by more than `limit` (IoU), the strongest stays.
 pub(crate) fn suppress(mut found: Vec<Detection>, limit: f32) -> Vec<Detection> {
-    found.sort_by(|a, b| b.score.total_cmp(&a.score));
+    found.sort_by(|a, b| b.strength.total_cmp(&a.strength));
     let mut kept: Vec<Detection> = Vec::new();
     for d in found {
         if kept.iter().all(|k| k.rect.iou(&d.rect) <= limit) {
@@ -102,7 +111,7 @@ mod tests {
     #[test]
     fn suppression_keeps_the_best_of_each_pile() {
         let found = [(0.0, 0.5), (2.0, 0.9), (40.0, 0.3)]
-            .map(|(x, score)| Detection { rect: rect(x, 0.0, 20.0, 20.0), score })
+            .map(|(x, score)| Detection::new(rect(x, 0.0, 20.0, 20.0), score))
             .to_vec();
         let kept = suppress(found, 0.3);
         assert_eq!(kept.iter().map(|d| d.score).collect::<Vec<_>>(), [0.9, 0.3]);

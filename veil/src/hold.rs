@@ -11,7 +11,7 @@ use crate::geometry::{Detection, Rect};
 const GROWTH: f32 = 0.04;
 const MAX_GROWTH: f32 = 1.3;
 
-/// The share of the threshold that suffices to renew a track.
+/// The strength that suffices to renew a track.
 pub(crate) const RENEWAL: f32 = 0.6;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,23 +36,28 @@ struct Track {
 pub(crate) struct Hold {
     tracks: Vec<Track>,
     hold_frames: u32,
-    threshold: f32,
     size: (u32, u32),
 }
 
 impl Hold {
-    pub fn new(hold_frames: u32, threshold: f32) -> Hold {
-        Hold { tracks: Vec::new(), hold_frames, threshold, size: (0, 0) }
+    pub fn new(hold_frames: u32) -> Hold {
+        Hold { tracks: Vec::new(), hold_frames, size: (0, 0) }
     }
 
     pub fn forget(&mut self) {
         self.tracks.clear();
     }
 
+    /// Where the faces of the frames before are likely to be in the next one.
+    pub fn expected(&mut self, width: u32, height: u32) -> Vec<Rect> {
+        self.rescale(width, height);
+        self.tracks.iter().map(|track| Track { missed: track.missed + 1, ..*track }.reach()).collect()
+    }
+
     /// Takes what was found in the next frame, weak detections included, and gives what to cover in it.
     pub fn step(&mut self, mut found: Vec<Detection>, width: u32, height: u32) -> Vec<Held> {
         self.rescale(width, height);
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.sort_by(|a, b| b.strength.total_cmp(&a.strength));
         let mut renewed = vec![false; self.tracks.len()];
         let mut cover = Vec::with_capacity(found.len());
         for d in found {
@@ -64,7 +69,7 @@ impl Hold {
                     renewed[i] = true;
                     self.tracks[i].renew(&d);
                 }
-                None if d.score >= self.threshold => {
+                None if d.strength >= 1.0 => {
                     self.tracks.push(Track { rect: d.rect, score: d.score, velocity: (0.0, 0.0), missed: 0 });
                 }
                 None => continue,
@@ -122,7 +127,7 @@ mod tests {
     use super::*;
 
     fn face(x: f32, score: f32) -> Detection {
-        Detection { rect: Rect { x, y: 50.0, w: 40.0, h: 40.0 }, score }
+        Detection { strength: score / 0.5, ..Detection::new(Rect { x, y: 50.0, w: 40.0, h: 40.0 }, score) }
     }
 
     fn covers(held: &[Held], (x, y): (f32, f32)) -> bool {
@@ -132,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_missed_face_is_held_for_the_set_number_of_frames() {
-        let mut hold = Hold::new(3, 0.5);
+        let mut hold = Hold::new(3);
         assert_eq!(hold.step(vec![face(100.0, 0.9)], 640, 480).len(), 1);
         for _ in 0..3 {
             let cover = hold.step(vec![], 640, 480);
@@ -144,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_found_face_is_covered_where_it_was_found() {
-        let mut hold = Hold::new(3, 0.5);
+        let mut hold = Hold::new(3);
         hold.step(vec![face(100.0, 0.9)], 640, 480);
         let cover = hold.step(vec![face(110.0, 0.8)], 640, 480);
         assert_eq!(cover, [Held { rect: face(110.0, 0.8).rect, score: 0.8, held: false }]);
@@ -152,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_moving_face_stays_covered_while_it_is_missed() {
-        let mut hold = Hold::new(4, 0.5);
+        let mut hold = Hold::new(4);
         for i in 0..4 {
             hold.step(vec![face(100.0 + 12.0 * i as f32, 0.9)], 640, 480);
         }
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn weak_detections_renew_but_do_not_start() {
-        let mut hold = Hold::new(1, 0.5);
+        let mut hold = Hold::new(1);
         assert!(hold.step(vec![face(100.0, 0.4)], 640, 480).is_empty());
         hold.step(vec![face(100.0, 0.6)], 640, 480);
         for _ in 0..10 {
@@ -177,7 +182,7 @@ mod tests {
 
     #[test]
     fn faces_do_not_take_each_others_tracks() {
-        let mut hold = Hold::new(2, 0.5);
+        let mut hold = Hold::new(2);
         hold.step(vec![face(100.0, 0.9), face(130.0, 0.8)], 640, 480);
         // One of two neighbours is missed: the other one renews its own track only.
         let cover = hold.step(vec![face(131.0, 0.8)], 640, 480);
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn forgetting_and_other_resolutions() {
-        let mut hold = Hold::new(5, 0.5);
+        let mut hold = Hold::new(5);
         hold.step(vec![face(100.0, 0.9)], 640, 480);
         let cover = hold.step(vec![], 1280, 960);
         assert!(covers(&cover, (240.0, 140.0)));
@@ -197,7 +202,7 @@ mod tests {
 
     #[test]
     fn without_hold_nothing_is_remembered() {
-        let mut hold = Hold::new(0, 0.5);
+        let mut hold = Hold::new(0);
         hold.step(vec![face(100.0, 0.9)], 640, 480);
         assert!(hold.step(vec![], 640, 480).is_empty());
     }

@@ -37,6 +37,12 @@
 //! number, a corrupt or oversized picture are errors, and the frame is gone with them: there is no way to get it
 //! back. Whoever needs *an* image then uses [`cover_all`] or [`VeiledImage::blank`].
 //!
+//! # How it finds faces
+//!
+//! YuNet looks at the whole frame and proposes, CenterFace decides about what is doubtful ([`Profile`]). Both run in an
+//! executor of our own (`net`), for which tract is the oracle. In a stream, faces are held where they were and where they were
+//! going (`hold`), and a frame without any change since the last searched one is not searched again (`gate`).
+//!
 //! # What survives of a face
 //!
 //! Under [`Cover::DeepBlur`] at most 27 numbers: 3x3 colour averages of a region that is larger than the face, each
@@ -58,11 +64,14 @@ mod decode;
 mod detect;
 mod error;
 mod frame;
+mod gate;
 mod geometry;
 mod hold;
 mod image;
 mod jpeg;
+mod mjpeg;
 mod model;
+mod net;
 mod settings;
 mod tiff;
 mod veil;
@@ -72,5 +81,5 @@ pub use frame::{Frame, Limits};
 pub use image::{Face, VeiledImage, cover_all};
 pub use jpeg::VeiledJpeg;
 pub use model::{ModelKind, models_dir};
-pub use settings::{Cover, Settings};
-pub use veil::Veil;
+pub use settings::{Cover, Engine, Mask, Profile, Settings};
+pub use veil::{Counters, Veil};

@@ -39,19 +39,131 @@ impl fmt::Display for Cover {
     }
 }
 
+/// How much effort goes into finding faces. `docs/privacy.md` has the measured coverage of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// Both networks look at the whole frame, at up to 1280 pixels.
+    Thorough,
+    /// YuNet looks at the whole frame at up to 960 pixels, CenterFace at whatever is doubtful.
+    #[default]
+    Balanced,
+    /// The same at 512 pixels, and less is doubtful.
+    Fast,
+}
+
+impl FromStr for Profile {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "thorough" => Ok(Profile::Thorough),
+            "balanced" => Ok(Profile::Balanced),
+            "fast" => Ok(Profile::Fast),
+            _ => Err(format!("unknown profile {s:?}: use thorough, balanced or fast")),
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Profile::Thorough => "thorough",
+            Profile::Balanced => "balanced",
+            Profile::Fast => "fast",
+        })
+    }
+}
+
+/// What computes the networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// Our own executor on x86-64 and aarch64, tract elsewhere.
+    #[default]
+    Auto,
+    /// Our own executor.
+    Own,
+    /// tract.
+    Tract,
+}
+
+impl Engine {
+    pub(crate) fn resolved(self) -> Engine {
+        match self {
+            Engine::Auto if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) => Engine::Own,
+            Engine::Auto => Engine::Tract,
+            chosen => chosen,
+        }
+    }
+}
+
+/// Settings put into what the detector does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Plan {
+    One { kind: ModelKind, long_side: u32, threshold: f32 },
+    Cascade(Cascade),
+}
+
+/// YuNet proposes, CenterFace decides.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Cascade {
+    /// The frame's longer side as the networks see it lies between these.
+    sides: (u32, u32),
+    /// YuNet's score from which on a box is looked at again, and from which on that is not needed.
+    pub doubtful: f32,
+    pub sure: f32,
+    /// CenterFace's score that a box of 24 pixels needs.
+    pub needed: f32,
+    /// CenterFace looks at the whole frame.
+    pub whole: bool,
+}
+
+impl Cascade {
+    fn of(profile: Profile) -> Cascade {
+        let balanced = Cascade { sides: (640, 960), doubtful: 0.1, sure: 0.85, needed: 0.257, whole: false };
+        match profile {
+            Profile::Thorough => Cascade { sides: (640, 1280), whole: true, needed: 0.215, ..balanced },
+            Profile::Balanced => balanced,
+            Profile::Fast => Cascade { sides: (512, 512), doubtful: 0.2, sure: 0.7, ..balanced },
+        }
+    }
+
+    pub fn long_side(&self, width: u32, height: u32) -> u32 {
+        width.max(height).clamp(self.sides.0, self.sides.1).next_multiple_of(32)
+    }
+
+    /// CenterFace's score that a box of this height (in pixels of the input) needs: small ones more, since most boxes that
+    /// are no faces are small; large ones less, since nearly none of them are.
+    pub fn needed(&self, height: f32) -> f32 {
+        self.needed * (24.0 / height.max(1.0)).sqrt().clamp(0.5, 1.5)
+    }
+}
+
+/// A polygon in shares of the frame's width and height, covered in every frame: a neighbour's window, a street.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Mask {
+    /// Corners (x, y), each from 0 to 1, in order; the last is joined to the first. At least three.
+    pub corners: Vec<(f32, f32)>,
+}
+
 /// What a [`Veil`](crate::Veil) is opened with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The ONNX file, one of the two that `veil/fetch-models` puts into a folder.
+    /// The folder that `veil/fetch-models` filled; then `profile` says how faces are found. Or the file of one of the
+    /// models; then that one alone looks for them, and `kind`, `long_side` and `threshold` say how.
     pub model: PathBuf,
-    /// Which of the two it is.
+    /// Effort (with a folder of models).
+    pub profile: Profile,
+    /// Which model the file is (with one model).
     pub kind: ModelKind,
-    /// Long side of the detector's input in pixels, a multiple of 32 from 64 to 4096. A frame is scaled to it, smaller
-    /// ones are enlarged. Time and memory grow with its square; faces under about 10 pixels *of this input* are missed.
+    /// Long side of the detector's input in pixels (with one model), a multiple of 32 from 64 to 4096. A frame is scaled to
+    /// it, smaller ones are enlarged. Time and memory grow with its square; faces under about 10 pixels *of this input* are
+    /// missed.
     pub long_side: u32,
-    /// Score from which on a box counts as a face, over 0 and under 1. Lower covers more: more faces, more that are none.
-    /// For CenterFace 0.23 is a good value (0.2 for 0.4 more false veils an image), for YuNet 0.3.
+    /// Score from which on a box counts as a face (with one model), over 0 and under 1. Lower covers more: more faces, more
+    /// that are none. For CenterFace 0.23 is a good value, for YuNet 0.3.
     pub threshold: f32,
+    /// What computes the networks.
+    pub engine: Engine,
     /// The covering.
     pub cover: Cover,
     /// Width and height of the covered ellipse over those of the detected box, 1 to 4. From 1.42 on the ellipse holds
@@ -59,24 +171,41 @@ pub struct Settings {
     pub margin: f32,
     /// For how many frames a face that is no longer found stays covered (stream mode), at most 1000.
     pub hold_frames: u32,
+    /// In a stream, a frame in which nothing has changed since the last one that was searched for faces is covered like that
+    /// one, but at least every so many frames one is searched, from 1 (each) to 100.
+    pub search_every: u32,
+    /// Covered in every frame.
+    pub masks: Vec<Mask>,
 }
 
 impl Default for Settings {
-    /// CenterFace from [`models_dir`] at 640 pixels, deep blur over 1.6 times the box, held for 6 frames.
+    /// Both models from [`models_dir`], [`Profile::Balanced`], deep blur over 1.6 times the box, held for 6 frames.
     fn default() -> Self {
         Settings {
-            model: models_dir().join(ModelKind::CenterFace.file_name()),
+            model: models_dir(),
+            profile: Profile::Balanced,
+            engine: Engine::Auto,
+            masks: Vec::new(),
             kind: ModelKind::CenterFace,
             long_side: 640,
             threshold: 0.23,
             cover: Cover::DeepBlur,
             margin: 1.6,
             hold_frames: 6,
+            search_every: 8,
         }
     }
 }
 
 impl Settings {
+    /// A path that ends in `.onnx` is one model's file.
+    pub(crate) fn plan(&self) -> Plan {
+        if self.model.extension().is_some_and(|e| e == "onnx") {
+            return Plan::One { kind: self.kind, long_side: self.long_side, threshold: self.threshold };
+        }
+        Plan::Cascade(Cascade::of(self.profile))
+    }
+
     pub(crate) fn check(&self) -> Result<(), VeilError> {
         let refuse = |key, value: String, want| Err(VeilError::Setting { key, value, want });
         if !self.long_side.is_multiple_of(32) || !(64..=4096).contains(&self.long_side) {
@@ -90,6 +219,19 @@ impl Settings {
         }
         if self.hold_frames > 1000 {
             return refuse("hold_frames", self.hold_frames.to_string(), "at most 1000");
+        }
+        if !(1..=100).contains(&self.search_every) {
+            return refuse("search_every", self.search_every.to_string(), "from 1 to 100");
+        }
+        let inside = |v: &f32| (0.0..=1.0).contains(v);
+        for mask in &self.masks {
+            if mask.corners.len() < 3 || !mask.corners.iter().all(|(x, y)| inside(x) && inside(y)) {
+                return refuse(
+                    "masks",
+                    format!("{:?}", mask.corners),
+                    "three corners or more, each from 0 to 1",
+                );
+            }
         }
         Ok(())
     }
@@ -118,6 +260,12 @@ mod tests {
             Settings { margin: 0.5, ..Settings::default() },
             Settings { margin: f32::NAN, ..Settings::default() },
             Settings { hold_frames: 5000, ..Settings::default() },
+            Settings { search_every: 0, ..Settings::default() },
+            Settings { masks: vec![Mask { corners: vec![(0.0, 0.0), (1.0, 1.0)] }], ..Settings::default() },
+            Settings {
+                masks: vec![Mask { corners: vec![(0.0, 0.0), (1.0, 1.0), (2.0, 0.5)] }],
+                ..Settings::default()
+            },
         ];
         for settings in broken {
             assert!(matches!(settings.check(), Err(VeilError::Setting { .. })), "{settings:?}");

@@ -26,9 +26,9 @@ fn a_file_that_is_no_model_is_refused() {
 }
 
 #[test]
-fn a_folder_is_no_model() {
-    let opened = Veil::open(&Settings { model: std::env::temp_dir(), ..Settings::default() });
-    assert!(matches!(opened, Err(VeilError::ModelUnreadable { .. })));
+fn a_folder_without_models_is_refused() {
+    let opened = Veil::open(&Settings { model: std::env::temp_dir().join("none"), ..Settings::default() });
+    assert!(matches!(opened, Err(VeilError::ModelMissing { .. })));
 }
 
 #[test]

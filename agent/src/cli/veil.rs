@@ -2,17 +2,18 @@
 
 use super::Failure;
 use anyhow::{Context, anyhow, bail};
-use edgeveil_veil::{Cover, Frame, Limits, ModelKind, Settings, Veil, VeiledImage};
+use edgeveil_veil::{Cover, Frame, Limits, ModelKind, Profile, Settings, Veil, VeiledImage};
 use serde::Serialize;
 use std::{
+    collections::HashSet,
     fs,
-    io::{BufWriter, Write},
+    io::{BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// JPEG or PNG pictures
+    /// JPEG or PNG pictures, or folders with such (not what lies in folders below them)
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// Folder for the veiled copies, which keep their names; it is made when it is missing
@@ -21,19 +22,22 @@ pub struct Arguments {
     /// File for a JSON line an image: file, width, height, faces
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Model file [default: the model of the chosen kind in the models' folder]
-    #[arg(long, value_name = "FILE", env = "EDGEVEIL_MODEL")]
+    /// Folder with the models, or the file of the one that is to be used alone [default: the models' folder]
+    #[arg(long, value_name = "PATH", env = "EDGEVEIL_MODEL")]
     model: Option<PathBuf>,
-    /// centerface or yunet
+    /// thorough, balanced or fast: how much effort goes into finding faces
+    #[arg(long)]
+    profile: Option<Profile>,
+    /// centerface or yunet: use this model alone
     #[arg(long)]
     kind: Option<ModelKind>,
     /// deep-blur, solid or mosaic
     #[arg(long)]
     cover: Option<Cover>,
-    /// Least score of a face, 0 to 1
+    /// Least score of a face, 0 to 1 (with one model)
     #[arg(long)]
     threshold: Option<f32>,
-    /// Longer side of the detector's input in pixels, a multiple of 32
+    /// Longer side of the detector's input in pixels, a multiple of 32 (with one model)
     #[arg(long)]
     long_side: Option<u32>,
     /// How far beyond the detected face is covered: 1.6 is 60 % larger in all
@@ -73,9 +77,20 @@ pub fn veil(arguments: &Arguments) -> Result<(), Failure> {
         }
         None => None,
     };
-    let mut failed = 0;
-    for path in &arguments.images {
-        match one(&mut veil, path, arguments) {
+    let (images, mut failed) = pictures(&arguments.images);
+    let total = images.len() + failed;
+    let mut progress = Progress::new(images.len());
+    let mut names = HashSet::new();
+    for path in &images {
+        progress.next();
+        // A second picture of the same name would take the first one's place.
+        let fresh = path.file_name().is_none_or(|name| names.insert(name.to_owned()));
+        let image = if fresh {
+            one(&mut veil, path, arguments)
+        } else {
+            Err(anyhow!("a picture of this name came before"))
+        };
+        match image {
             Ok(image) => {
                 if let Some(report) = &mut report {
                     write_line(report, path, &image).context("cannot write the report")?;
@@ -83,26 +98,89 @@ pub fn veil(arguments: &Arguments) -> Result<(), Failure> {
             }
             Err(error) => {
                 failed += 1;
+                progress.clear();
                 eprintln!("edgeveil-agent: {}: {error:#}; no copy was written", path.display());
             }
         }
     }
+    progress.clear();
     if let Some(mut report) = report {
         report.flush().context("cannot write the report")?;
     }
     if failed > 0 {
-        return Err(anyhow!("{failed} of {} pictures could not be veiled", arguments.images.len()).into());
+        return Err(anyhow!("{failed} of {total} pictures could not be veiled").into());
     }
     Ok(())
 }
 
+/// The pictures that are named and those in the folders that are named, in order, and how many of the folders could not
+/// be read.
+fn pictures(named: &[PathBuf]) -> (Vec<PathBuf>, usize) {
+    let mut found = Vec::new();
+    let mut failed = 0;
+    for path in named {
+        if !path.is_dir() {
+            found.push(path.clone());
+            continue;
+        }
+        let is_picture = |path: &Path| {
+            let known =
+                |e: &std::ffi::OsStr| ["jpg", "jpeg", "png"].iter().any(|k| e.eq_ignore_ascii_case(k));
+            path.extension().is_some_and(known) && path.is_file()
+        };
+        match fs::read_dir(path).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect()) {
+            Ok(entries) => {
+                let mut entries: Vec<PathBuf> = entries;
+                entries.retain(|entry| is_picture(entry));
+                entries.sort();
+                found.append(&mut entries);
+            }
+            Err(error) => {
+                failed += 1;
+                eprintln!("edgeveil-agent: folder {} cannot be read: {error}", path.display());
+            }
+        }
+    }
+    (found, failed)
+}
+
+/// A line on the terminal, if standard error is one.
+struct Progress {
+    done: usize,
+    total: usize,
+    shown: bool,
+}
+
+impl Progress {
+    fn new(total: usize) -> Self {
+        Self { done: 0, total, shown: total > 1 && std::io::stderr().is_terminal() }
+    }
+
+    fn next(&mut self) {
+        self.done += 1;
+        if self.shown {
+            let bar = "#".repeat(30 * self.done / self.total);
+            eprint!("\r[{bar:<30}] {} of {}", self.done, self.total);
+        }
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
 fn settings(arguments: &Arguments) -> Settings {
     let mut settings = Settings::default();
+    settings.profile = arguments.profile.unwrap_or(settings.profile);
     settings.kind = arguments.kind.unwrap_or(settings.kind);
-    settings.model = arguments
-        .model
-        .clone()
-        .unwrap_or_else(|| edgeveil_veil::models_dir().join(settings.kind.file_name()));
+    settings.model = match (&arguments.model, arguments.kind) {
+        (Some(path), Some(kind)) if path.is_dir() => path.join(kind.file_name()),
+        (Some(path), _) => path.clone(),
+        (None, Some(kind)) => edgeveil_veil::models_dir().join(kind.file_name()),
+        (None, None) => settings.model,
+    };
     settings.cover = arguments.cover.unwrap_or(settings.cover);
     settings.threshold = arguments.threshold.unwrap_or(settings.threshold);
     settings.long_side = arguments.long_side.unwrap_or(settings.long_side);

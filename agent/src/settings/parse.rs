@@ -6,7 +6,7 @@ use super::{
     document::{self, Section},
     units::Text,
 };
-use edgeveil_veil::{Cover, ModelKind};
+use edgeveil_veil::{Cover, ModelKind, Profile};
 use edgeveil_wire::{Name, Topics};
 use std::{collections::BTreeSet, path::Path, path::PathBuf, time::Duration};
 
@@ -177,6 +177,10 @@ fn veil(section: &Section<'_>, wanted: bool) -> Option<Veil> {
     if let Some(Text(kind)) = section.get::<Text<ModelKind>>("kind") {
         settings.kind = kind;
     }
+    if let Some(Text(profile)) = section.get::<Text<Profile>>("profile") {
+        settings.profile = profile;
+    }
+    settings.search_every = section.within("search_every", settings.search_every, 1..=100);
     if let Some(Text(cover)) = section.get::<Text<Cover>>("cover") {
         settings.cover = cover;
     }

@@ -88,14 +88,14 @@ impl Covers {
         }
         let first = since.is_none();
         let settings = &vision.veil.settings;
-        match vision.cameras.iter().map(|_| Veil::open(settings)).collect::<Result<Vec<_>, _>>() {
-            Ok(veils) => {
+        match Veil::open(settings) {
+            Ok(veil) => {
                 vision.state.solved("veil");
                 if !first {
                     vision.records.event(EventKind::VeilBack, None, "faces are covered again".to_owned());
                 }
                 tracing::info!(model = %settings.model.display(), "veil ready");
-                *self = Self::Open(veils);
+                *self = Self::Open(vision.cameras.iter().map(|_| veil.another()).collect());
             }
             Err(error) => {
                 if first {

@@ -1,34 +1,40 @@
 //! CenterFace's outputs: a heat map of face centres at a quarter of the input's size, and size and offset at each spot.
 
-use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::bail;
-
-use super::numbers;
+use super::network::Channel;
 use crate::geometry::{Detection, Rect};
 
 const STRIDE: f32 = 4.0;
 
-/// Boxes in pixels of the input.
+pub(super) struct Outputs<'a> {
+    pub heat: Channel<'a>,
+    /// Logarithms of height and width, in units of the map.
+    pub size: [Channel<'a>; 2],
+    /// Down and right, in units of the map.
+    pub offset: [Channel<'a>; 2],
+}
+
+/// Boxes in pixels of the input. A score or a box that is no number is an error.
 pub(super) fn decode(
-    outputs: &[TValue],
-    (width, height): (u32, u32),
+    outputs: &Outputs<'_>,
+    (w, h): (usize, usize),
     least: f32,
-) -> TractResult<Vec<Detection>> {
-    let (w, h) = (width as usize / 4, height as usize / 4);
-    let heat = numbers(outputs, 0, w * h)?;
-    // Height before width, and y before x; both in units of the map, sizes as logarithms.
-    let (log_h, log_w) = numbers(outputs, 1, 2 * w * h)?.split_at(w * h);
-    let (off_y, off_x) = numbers(outputs, 2, 2 * w * h)?.split_at(w * h);
+) -> Result<Vec<Detection>, String> {
+    let Outputs { heat, size, offset } = outputs;
     let mut found = Vec::new();
-    for (i, &score) in heat.iter().enumerate().filter(|(_, score)| **score >= least) {
-        let (bw, bh) = (log_w[i].exp() * STRIDE, log_h[i].exp() * STRIDE);
-        let cx = ((i % w) as f32 + off_x[i] + 0.5) * STRIDE;
-        let cy = ((i / w) as f32 + off_y[i] + 0.5) * STRIDE;
-        let rect = Rect { x: cx - bw / 2.0, y: cy - bh / 2.0, w: bw, h: bh };
-        if !rect.is_finite() {
-            bail!("a box that is no number");
+    for i in 0..w * h {
+        let score = heat.at(i);
+        if score < least {
+            continue;
         }
-        found.push(Detection { rect, score });
+        let (bh, bw) = (size[0].at(i).exp() * STRIDE, size[1].at(i).exp() * STRIDE);
+        let cx = ((i % w) as f32 + offset[1].at(i) + 0.5) * STRIDE;
+        let cy = ((i / w) as f32 + offset[0].at(i) + 0.5) * STRIDE;
+        let rect = Rect { x: cx - bw / 2.0, y: cy - bh / 2.0, w: bw, h: bh };
+        // A NaN is not under `least`, so that it comes here.
+        if !rect.is_finite() || !score.is_finite() {
+            return Err("a box that is no number".into());
+        }
+        found.push(Detection::new(rect, score));
     }
     Ok(found)
 }
@@ -37,29 +43,34 @@ pub(super) fn decode(
 mod tests {
     use super::*;
 
-    fn output(shape: (usize, usize, usize, usize), set: &[([usize; 4], f32)]) -> TValue {
-        let mut all = tract_ndarray::Array4::<f32>::zeros(shape);
-        for (at, v) in set {
-            all[*at] = *v;
-        }
-        Tensor::from(all).into()
-    }
-
     #[test]
     fn a_hot_spot_is_a_box() {
-        let outputs = |log_w: f32| {
-            vec![
-                output((1, 1, 16, 24), &[([0, 0, 5, 7], 0.8), ([0, 0, 6, 7], 0.1)]),
-                output((1, 2, 16, 24), &[([0, 0, 5, 7], 6f32.ln()), ([0, 1, 5, 7], log_w)]),
-                output((1, 2, 16, 24), &[([0, 0, 5, 7], 0.25), ([0, 1, 5, 7], -0.25)]),
-            ]
+        let (w, h) = (24, 16);
+        let plane = |set: &[(usize, f32)]| {
+            let mut all = vec![0.0; w * h];
+            set.iter().for_each(|&(at, v)| all[at] = v);
+            all
         };
-        let found = decode(&outputs(4f32.ln()), (96, 64), 0.3).unwrap();
+        let spot = 5 * w + 7;
+        let run = |score: f32, log_w: f32| {
+            let planes = [
+                plane(&[(spot, score), (spot + w, 0.1)]),
+                plane(&[(spot, 6f32.ln())]),
+                plane(&[(spot, log_w)]),
+                plane(&[(spot, 0.25)]),
+                plane(&[(spot, -0.25)]),
+            ];
+            let [heat, high, wide, down, right] =
+                [0, 1, 2, 3, 4].map(|i| Channel::new(&planes[i], 1, w * h).unwrap());
+            decode(&Outputs { heat, size: [high, wide], offset: [down, right] }, (w, h), 0.3)
+        };
+        let found = run(0.8, 4f32.ln()).unwrap();
         assert_eq!(found.len(), 1);
         let Rect { x, y, w, h } = found[0].rect;
         let near = |a: f32, b: f32| (a - b).abs() < 1e-3;
         assert!(near(w, 16.0) && near(h, 24.0) && near(x, 29.0 - 8.0) && near(y, 23.0 - 12.0), "{found:?}");
-        assert!(decode(&outputs(1e6), (96, 64), 0.3).is_err(), "an infinite box passed");
-        assert!(decode(&outputs(0.0), (128, 64), 0.3).is_err(), "outputs of another size passed");
+        assert!(run(0.8, 1e6).is_err(), "an infinite box passed");
+        assert!(run(f32::NAN, 1.0).is_err(), "a score that is no number passed");
+        assert!(Channel::new(&[0.0; 10], 4, 4).is_err(), "an output that is too short passed");
     }
 }

@@ -1,116 +1,140 @@
-//! Where are the faces? A frame is scaled into the detector's input, the network runs, its outputs become boxes.
+//! Where are the faces? YuNet, which is quick, looks at the whole frame and proposes; of what it proposes, the sure ones
+//! count, and CenterFace, which is better and five times as costly, looks at the parts of the frame around the doubtful
+//! ones and has the last word there. A frame without anything like a face costs no more than YuNet alone.
 
 mod centerface;
 mod input;
+mod network;
+mod regions;
+mod tract;
 mod yunet;
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
-use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::bail;
-
-use crate::geometry::{Detection, suppress};
+use crate::geometry::{Detection, Rect, suppress};
+use crate::settings::Plan;
 use crate::{Frame, ModelKind, Settings, VeilError, model};
 use input::{Fit, Scaler};
-
-/// A plan belongs to one input shape and takes tens of megabytes. A camera needs one; two cover a turned one, the
-/// others are for stills of all shapes.
-const PLANS: usize = 2;
+use network::Network;
 
 /// Boxes that overlap by more than this are one face (the value of the CenterFace authors and the OpenCV zoo).
 const OVERLAP: f32 = 0.3;
 
-type Plan = Arc<TypedRunnableModel>;
+/// A doubtful box and a confirming one that overlap by more than this are joined.
+const SAME: f32 = 0.4;
+
+/// More proposals than this are cut off, the weakest first: a frame of noise must not cost more than one of faces.
+const MOST: usize = 300;
 
 pub(crate) struct Detector {
-    kind: ModelKind,
-    long_side: u32,
-    model: InferenceModel,
-    /// The latest used one first.
-    plans: VecDeque<((u32, u32), Plan)>,
+    plan: Plan,
+    networks: Networks,
     scaler: Scaler,
+}
+
+enum Networks {
+    One(Network),
+    Both { yunet: Network, centerface: Network },
+}
+
+/// What was found in a frame, and at which scale.
+pub(crate) struct Found {
+    /// The strongest first, in pixels of the frame.
+    pub faces: Vec<Detection>,
+    /// Pixels of the frame per pixel of the network's input at the finest scale.
+    pub scale: f32,
 }
 
 impl Detector {
     pub fn open(settings: &Settings) -> Result<Detector, VeilError> {
-        let (kind, long_side) = (settings.kind, settings.long_side);
-        let bytes = model::read(&settings.model, kind)?;
-        let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-        let model = guarded(|| onnx.model_for_read(&mut &bytes[..])).map_err(|reason| {
-            VeilError::ModelRefused { kind, width: long_side, height: long_side, reason }
-        })?;
-        Ok(Detector { kind, long_side, model, plans: VecDeque::new(), scaler: Scaler::new() })
-    }
-
-    /// Boxes with at least this score in pixels of the frame, the best first.
-    pub fn detect(&mut self, frame: &Frame, least: f32) -> Result<Vec<Detection>, VeilError> {
-        let fit = Fit::new(frame.width(), frame.height(), self.long_side);
-        let plan = self.plan(fit.input)?;
-        let (kind, scaler) = (self.kind, &mut self.scaler);
-        let found = guarded(|| {
-            let input = scaler.tensor(frame, &fit, kind == ModelKind::YuNet)?;
-            let outputs = plan.run(tvec!(input.into()))?;
-            match kind {
-                ModelKind::CenterFace => centerface::decode(&outputs, fit.input, least),
-                ModelKind::YuNet => yunet::decode(&outputs, fit.input, least),
+        let open = |path: &std::path::Path, kind: ModelKind| {
+            let bytes = model::read(path, kind)?;
+            guarded(|| Network::open(&bytes, kind, settings.engine))
+                .map_err(|reason| VeilError::ModelRefused { kind, reason })
+        };
+        let plan = settings.plan();
+        let networks = match plan {
+            Plan::One { kind, .. } => Networks::One(open(&settings.model, kind)?),
+            Plan::Cascade(_) => {
+                let path = |kind: ModelKind| settings.model.join(kind.file_name());
+                Networks::Both {
+                    yunet: open(&path(ModelKind::YuNet), ModelKind::YuNet)?,
+                    centerface: open(&path(ModelKind::CenterFace), ModelKind::CenterFace)?,
+                }
             }
-        });
-        let found = found.map_err(|reason| {
-            self.plans.clear(); // Nobody knows in what state a panic left them.
-            VeilError::Detection(reason)
-        })?;
-        let back = found.into_iter().map(|d| Detection { rect: fit.back(&d.rect), ..d }).collect();
-        Ok(suppress(back, OVERLAP))
+        };
+        Ok(Detector { plan, networks, scaler: Scaler::new() })
     }
 
-    fn plan(&mut self, (width, height): (u32, u32)) -> Result<Plan, VeilError> {
-        if let Some(at) = self.plans.iter().position(|(size, _)| *size == (width, height))
-            && let Some(used) = self.plans.remove(at)
-        {
-            self.plans.push_front(used);
-        } else {
-            self.plans.truncate(PLANS - 1);
-            let model = &self.model;
-            let plan = guarded(|| {
-                let fact = f32::fact([1, 3, height as usize, width as usize]);
-                model.clone().with_input_fact(0, fact.into())?.into_optimized()?.into_runnable()
-            });
-            let kind = self.kind;
-            let plan = plan.map_err(|reason| VeilError::ModelRefused { kind, width, height, reason })?;
-            self.plans.push_front(((width, height), plan));
+    /// Boxes of at least this strength (1 is what a face needs). `hints` are places where a face is likely.
+    pub fn detect(&mut self, frame: &Frame, hints: &[Rect], least: f32) -> Result<Found, VeilError> {
+        guarded(|| self.look(frame, hints, least)).map_err(VeilError::Detection)
+    }
+
+    fn look(&mut self, frame: &Frame, hints: &[Rect], least: f32) -> Result<Found, String> {
+        let (width, height) = (frame.width(), frame.height());
+        let Detector { plan, networks, scaler } = self;
+        let mut see = |network: &mut Network, fit: &Fit, least: f32| -> Result<Vec<Detection>, String> {
+            let mut found = network.look(scaler.scale(frame, fit)?, fit.input, least)?;
+            found.iter_mut().for_each(|d| d.rect = fit.back(&d.rect));
+            Ok(suppress(found, OVERLAP))
+        };
+        match (networks, *plan) {
+            (Networks::One(network), Plan::One { long_side, threshold, .. }) => {
+                let fit = Fit::whole(width, height, long_side);
+                let mut faces = see(network, &fit, threshold * least)?;
+                faces.iter_mut().for_each(|d| d.strength = d.score / threshold);
+                Ok(Found { faces, scale: width.max(height) as f32 / long_side as f32 })
+            }
+            (Networks::Both { yunet, centerface }, Plan::Cascade(cascade)) => {
+                let long_side = cascade.long_side(width, height);
+                let scale = width.max(height) as f32 / long_side as f32;
+                let whole = Fit::whole(width, height, long_side);
+                let mut proposed = see(yunet, &whole, cascade.doubtful)?;
+                proposed.truncate(MOST);
+                let (sure, doubtful): (Vec<_>, Vec<_>) =
+                    proposed.into_iter().partition(|d| d.score >= cascade.sure);
+                let boxes = doubtful.iter().map(|d| d.rect).chain(hints.iter().copied());
+                let parts = if cascade.whole {
+                    vec![whole]
+                } else {
+                    regions::regions(width, height, boxes, long_side)
+                };
+                let mut faces = sure;
+                faces.iter_mut().for_each(|d| d.strength = SURE + d.score);
+                for part in parts {
+                    for mut d in see(centerface, &part, cascade.needed * 0.5 * least)? {
+                        d.strength = d.score / cascade.needed(d.rect.h / scale);
+                        if d.strength >= least {
+                            // Both networks saw it, each a little differently: what either saw is covered.
+                            let same = doubtful.iter().find(|p| p.rect.iou(&d.rect) >= SAME);
+                            d.rect = same.map_or(d.rect, |p| p.rect.hull(&d.rect));
+                            faces.push(d);
+                        }
+                    }
+                }
+                Ok(Found { faces: suppress(faces, OVERLAP), scale })
+            }
+            // `open` pairs them.
+            _ => Err("the plan does not fit the networks".into()),
         }
-        Ok(self.plans[0].1.clone())
     }
 }
 
-/// Runs the inference engine so that its panics are errors too.
-fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+/// The strength of a proposal that needs no second look: over all that CenterFace may say, which sees a sure face only in
+/// parts that were meant for others, and so perhaps half of it.
+const SURE: f32 = 10.0;
+
+/// Runs inference so that its panics are errors too.
+fn guarded<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(format!("{e:#}")),
+        Ok(result) => result,
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().copied();
             let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
             Err(format!("panic: {}", text.unwrap_or("of unknown kind")))
         }
     }
-}
-
-/// One output's numbers, if it is as large as it must be and all of them are finite.
-fn numbers(outputs: &[TValue], index: usize, len: usize) -> TractResult<&[f32]> {
-    let Some(output) = outputs.get(index) else { bail!("output {index} is missing") };
-    let Some(view) = output.as_plain_ram() else { bail!("output {index} is in no plain memory") };
-    let all = view.as_slice::<f32>()?;
-    if all.len() != len {
-        bail!("output {index} has {} numbers instead of {len}", all.len());
-    }
-    // A sum of finite numbers of this kind is finite; one NaN or infinity makes it none.
-    if !all.iter().sum::<f32>().is_finite() {
-        bail!("output {index} holds something that is no number");
-    }
-    Ok(all)
 }
 
 #[cfg(test)]
@@ -121,26 +145,9 @@ mod tests {
     fn panics_are_errors() {
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let caught = guarded(|| -> TractResult<()> { panic!("no such kernel") });
+        let e = guarded::<()>(|| panic!("no such layer {}", 3));
         std::panic::set_hook(hook);
-        assert_eq!(caught, Err("panic: no such kernel".into()));
-    }
-
-    #[test]
-    fn outputs_that_are_no_numbers_are_errors() {
-        let tensor =
-            |values: &[f32]| -> TVec<TValue> { tvec!(Tensor::from(tract_ndarray::arr1(values)).into()) };
-        assert!(numbers(&tensor(&[1.0, 2.0]), 0, 2).is_ok());
-        assert!(numbers(&tensor(&[1.0, f32::NAN]), 0, 2).is_err());
-        assert!(numbers(&tensor(&[f32::INFINITY, 1.0]), 0, 2).is_err());
-        assert!(numbers(&tensor(&[1.0]), 0, 2).is_err());
-        assert!(numbers(&tensor(&[1.0]), 1, 1).is_err());
-    }
-
-    #[test]
-    fn can_move_to_the_inference_thread() {
-        fn send<T: Send>() {}
-        send::<Detector>();
-        send::<crate::Veil>();
+        assert_eq!(e, Err("panic: no such layer 3".into()));
+        assert_eq!(guarded(|| Ok(1)), Ok(1));
     }
 }

@@ -1,45 +1,44 @@
-//! YuNet's outputs: for each of three strides a class score, an objectness and a box at every spot (and five landmarks,
-//! which are not needed here).
+//! YuNet's outputs: for each of three strides a class score, an objectness and a box at every spot.
 
-use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::bail;
-
-use super::numbers;
+use super::network::Channel;
 use crate::geometry::{Detection, Rect};
 
-const STRIDES: [u32; 3] = [8, 16, 32];
+pub(super) const STRIDES: [u32; 3] = [8, 16, 32];
 
-/// Boxes in pixels of the input. The outputs come as cls, obj, bbox and kps, each for the three strides.
+pub(super) struct Level<'a> {
+    pub class: Channel<'a>,
+    pub object: Channel<'a>,
+    /// Offset right and down, logarithms of width and height, in units of the stride.
+    pub boxes: [Channel<'a>; 4],
+}
+
+/// Adds the boxes of one level, in pixels of the input. A score or a box that is no number is an error.
 pub(super) fn decode(
-    outputs: &[TValue],
-    (width, height): (u32, u32),
+    level: &Level<'_>,
+    stride: u32,
+    (columns, rows): (usize, usize),
     least: f32,
-) -> TractResult<Vec<Detection>> {
-    let mut found = Vec::new();
-    for (level, stride) in STRIDES.into_iter().enumerate() {
-        let (columns, rows) = ((width / stride) as usize, (height / stride) as usize);
-        let spots = columns * rows;
-        let class = numbers(outputs, level, spots)?;
-        let object = numbers(outputs, 3 + level, spots)?;
-        let boxes = numbers(outputs, 6 + level, 4 * spots)?;
-        let stride = stride as f32;
-        for (i, (c, o)) in class.iter().zip(object).enumerate() {
-            let score = (c.clamp(0.0, 1.0) * o.clamp(0.0, 1.0)).sqrt();
-            if score < least {
-                continue;
-            }
-            let b = &boxes[4 * i..4 * i + 4];
-            let cx = ((i % columns) as f32 + b[0]) * stride;
-            let cy = ((i / columns) as f32 + b[1]) * stride;
-            let (w, h) = (b[2].exp() * stride, b[3].exp() * stride);
-            let rect = Rect { x: cx - w / 2.0, y: cy - h / 2.0, w, h };
-            if !rect.is_finite() {
-                bail!("a box that is no number");
-            }
-            found.push(Detection { rect, score });
+    found: &mut Vec<Detection>,
+) -> Result<(), String> {
+    let stride = stride as f32;
+    let [right, down, wide, high] = &level.boxes;
+    for i in 0..columns * rows {
+        let product = level.class.at(i) * level.object.at(i);
+        // Compared without the root; a NaN is not under it.
+        if product < least * least {
+            continue;
         }
+        let score = product.sqrt().min(1.0);
+        let cx = ((i % columns) as f32 + right.at(i)) * stride;
+        let cy = ((i / columns) as f32 + down.at(i)) * stride;
+        let (w, h) = (wide.at(i).exp() * stride, high.at(i).exp() * stride);
+        let rect = Rect { x: cx - w / 2.0, y: cy - h / 2.0, w, h };
+        if !rect.is_finite() || !product.is_finite() {
+            return Err("a box that is no number".into());
+        }
+        found.push(Detection::new(rect, score));
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -47,28 +46,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spots_of_all_strides_are_boxes() {
-        let mut outputs: Vec<TValue> = Vec::new();
-        for channels in [1, 1, 4] {
-            for stride in STRIDES {
-                let spots = (64 / stride * 96 / stride) as usize;
-                let mut all = tract_ndarray::Array3::<f32>::zeros((1, spots, channels));
-                if stride == 16 {
-                    // Column 2, row 1 of 6 columns.
-                    for (c, v) in [0.81, 0.25, 2f32.ln(), 3f32.ln()].into_iter().enumerate().take(channels) {
-                        all[[0, 8, c]] = v;
-                    }
-                }
-                outputs.push(Tensor::from(all).into());
-            }
-        }
-        let found = decode(&outputs, (96, 64), 0.5).unwrap();
+    fn a_spot_is_a_box() {
+        // Column 2, row 1 of 6 columns at stride 16.
+        let spots = 6 * 4;
+        let mut all = vec![[0.0f32; 6]; spots];
+        all[8] = [0.81, 0.25, 2f32.ln(), 3f32.ln(), 0.81, 0.0];
+        let run = |all: &[[f32; 6]]| {
+            let flat = all.as_flattened();
+            let at = |c: usize| Channel::new(&flat[c..], 6, spots).unwrap();
+            // The offset right is 0.81 too.
+            let level = Level { class: at(0), object: at(4), boxes: [at(0), at(1), at(2), at(3)] };
+            let mut found = Vec::new();
+            decode(&level, 16, (6, 4), 0.5, &mut found).map(|()| found)
+        };
+        let found = run(&all).unwrap();
         assert_eq!(found.len(), 1);
-        let Detection { rect, score } = found[0];
+        let Detection { rect, score, .. } = found[0];
         assert!((score - 0.81).abs() < 1e-6);
         let (cx, cy) = rect.centre();
         assert!((cx - 2.81 * 16.0).abs() < 1e-3 && (cy - 1.25 * 16.0).abs() < 1e-3);
         assert!((rect.w - 32.0).abs() < 1e-3 && (rect.h - 48.0).abs() < 1e-3);
-        assert!(decode(&outputs[..5], (96, 64), 0.5).is_err());
+        all[9][4] = f32::NAN;
+        assert!(run(&all).is_err(), "a score that is no number passed");
     }
 }

@@ -1,0 +1,148 @@
+//! Where the thorough network looks after the quick one has proposed: parts of the frame around the doubtful boxes, each at
+//! the scale at which the face in it would have the size that CenterFace knows best.
+
+use super::input::Fit;
+use crate::geometry::Rect;
+
+/// A face larger than this in pixels of the input (longer side) is looked at in half the scale.
+const LARGEST: f32 = 64.0;
+/// What is added around a box: so much of its longer side, and so many pixels of the input.
+const AROUND: (f32, f32) = (0.6, 12.0);
+
+/// The frame at one scale: a power of two below the first.
+struct Level {
+    /// Pixels of the input per pixel of the frame.
+    scale: f32,
+    parts: Vec<Rect>,
+}
+
+/// Parts of a frame that hold these boxes; `long_side` is the frame's at the finest scale.
+pub(super) fn regions(
+    width: u32,
+    height: u32,
+    boxes: impl Iterator<Item = Rect>,
+    long_side: u32,
+) -> Vec<Fit> {
+    let finest = long_side as f32 / width.max(height) as f32;
+    let mut levels: Vec<Level> = Vec::new();
+    for r in boxes {
+        let mut depth = 0;
+        let mut scale = finest;
+        while r.w.max(r.h) * scale > LARGEST && depth < 10 {
+            scale /= 2.0;
+            depth += 1;
+        }
+        while levels.len() <= depth {
+            levels.push(Level { scale: finest / (1 << levels.len()) as f32, parts: Vec::new() });
+        }
+        let more = r.w.max(r.h) * scale * AROUND.0 + AROUND.1;
+        let (w, h) = (width as f32 * scale, height as f32 * scale);
+        let x = (r.x * scale - more).clamp(0.0, w);
+        let y = (r.y * scale - more).clamp(0.0, h);
+        let part = Rect {
+            x,
+            y,
+            w: ((r.x + r.w) * scale + more).clamp(x, w) - x,
+            h: ((r.y + r.h) * scale + more).clamp(y, h) - y,
+        };
+        // A box beyond the frame's edge shows nothing.
+        if part.w >= 1.0 && part.h >= 1.0 {
+            levels[depth].parts.push(part);
+        }
+    }
+    let mut fits = Vec::new();
+    for Level { scale, mut parts } in levels {
+        join(&mut parts);
+        let (w, h) = (width as f32 * scale, height as f32 * scale);
+        fits.extend(parts.iter().map(|part| fit(part, w, h, scale)));
+    }
+    fits
+}
+
+fn side(length: f32) -> f32 {
+    (length / 32.0).ceil().max(1.0) * 32.0
+}
+
+fn cost(r: &Rect) -> f32 {
+    side(r.w) * side(r.h)
+}
+
+/// Joins parts as long as that makes for less to look at.
+fn join(parts: &mut Vec<Rect>) {
+    /// What a part costs besides its pixels, in pixels.
+    const EACH: f32 = 1024.0;
+    let mut again = true;
+    while again {
+        again = false;
+        'pairs: for i in 0..parts.len() {
+            for j in i + 1..parts.len() {
+                let both = parts[i].hull(&parts[j]);
+                if cost(&both) <= cost(&parts[i]) + cost(&parts[j]) + EACH {
+                    parts[i] = both;
+                    parts.swap_remove(j);
+                    again = true;
+                    break 'pairs;
+                }
+            }
+        }
+    }
+}
+
+/// Rounds a part up to multiples of 32 with what lies around it; where the frame has no more, it is stretched.
+fn fit(part: &Rect, width: f32, height: f32, scale: f32) -> Fit {
+    let along = |from: f32, length: f32, limit: f32| {
+        let input = side(length);
+        if input >= limit {
+            return (0.0, limit, input);
+        }
+        ((from + length / 2.0 - input / 2.0).clamp(0.0, limit - input), input, input)
+    };
+    let (x, w, input_w) = along(part.x, part.w, width);
+    let (y, h, input_h) = along(part.y, part.h, height);
+    let part = Rect { x: x / scale, y: y / scale, w: w / scale, h: h / scale };
+    Fit { input: (input_w as u32, input_h as u32), part }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rect(x: f32, y: f32, w: f32, h: f32) -> Rect {
+        Rect { x, y, w, h }
+    }
+
+    #[test]
+    fn each_box_lies_in_a_part_at_a_scale_that_suits_it() {
+        let boxes = [
+            rect(10.0, 10.0, 30.0, 40.0),
+            rect(900.0, 500.0, 400.0, 500.0),
+            rect(1900.0, 1060.0, 40.0, 40.0),
+            rect(-20.0, 300.0, 60.0, 60.0),
+        ];
+        for one in boxes {
+            let fits = regions(1920, 1080, [one].into_iter(), 960);
+            assert_eq!(fits.len(), 1);
+            let Fit { input: (w, h), part } = fits[0];
+            assert!(w.is_multiple_of(32) && h.is_multiple_of(32));
+            let seen = one.clipped(1920, 1080);
+            assert!(part.x <= seen.x && part.y <= seen.y, "{part:?}");
+            assert!(part.x + part.w >= seen.x + seen.w - 0.1 && part.y + part.h >= seen.y + seen.h - 0.1);
+            assert!(part.x >= 0.0 && part.x + part.w <= 1920.1 && part.y + part.h <= 1080.1, "{part:?}");
+            let scaled = one.w.max(one.h) * w as f32 / part.w;
+            assert!(scaled <= 64.5, "{scaled}");
+        }
+        assert!(regions(640, 480, [rect(700.0, 0.0, 20.0, 20.0)].into_iter(), 640).is_empty());
+    }
+
+    #[test]
+    fn neighbours_share_a_part() {
+        let boxes = [rect(100.0, 100.0, 30.0, 30.0), rect(140.0, 100.0, 30.0, 30.0)];
+        assert_eq!(regions(640, 480, boxes.into_iter(), 640).len(), 1);
+        let boxes = [rect(10.0, 10.0, 30.0, 30.0), rect(580.0, 430.0, 30.0, 30.0)];
+        assert_eq!(regions(640, 480, boxes.into_iter(), 640).len(), 2);
+        // However many there are, no more is looked at than the frame has.
+        let many = (0..400).map(|i| rect((i % 20) as f32 * 32.0, (i / 20) as f32 * 24.0, 20.0, 20.0));
+        let pixels: u32 = regions(640, 480, many, 640).iter().map(|f| f.input.0 * f.input.1).sum();
+        assert!(pixels <= 640 * 480, "{pixels}");
+    }
+}

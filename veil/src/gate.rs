@@ -1,0 +1,161 @@
+//! Has anything changed since the frame that was last searched for faces? If not, what was covered there is covered again,
+//! without a search.
+//!
+//! A frame is compared with the one that was *searched*, not with the one before: however slowly a face moves, the
+//! difference grows until it counts. The comparison is by brightness, averaged over cells of 1/80 of the frame's longer
+//! side. Three cells that differ by a little or one that differs by more are a change, and any change means a search of the
+//! whole frame. Nothing that is told apart from what was there before by less than that gets past: such a face would have
+//! to look like its background within some percent. Even so a frame is searched from time to time.
+
+use crate::Frame;
+
+/// Cells along the longer side.
+const CELLS: u32 = 80;
+/// Levels of 255 by which a cell differs a little, and by which it differs for certain.
+const LITTLE: i32 = 4;
+const MUCH: i32 = 10;
+/// Cells that differ a little and make a change.
+const FEW: usize = 3;
+
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// Size of the searched frame, and its cells.
+    searched: Option<((u32, u32), Vec<u8>)>,
+    /// Frames since then.
+    since: u32,
+    now: Vec<u8>,
+}
+
+impl Gate {
+    /// Whether this frame must be searched. `every` is the longest distance of two searches in frames.
+    pub fn opens(&mut self, frame: &Frame, every: u32) -> bool {
+        cells(frame, &mut self.now);
+        self.since += 1;
+        let Some((size, searched)) = &self.searched else { return true };
+        self.since >= every || *size != (frame.width(), frame.height()) || differ(searched, &self.now)
+    }
+
+    /// The frame that [`opens`](Self::opens) was last asked about has been searched.
+    pub fn searched(&mut self, frame: (u32, u32)) {
+        self.since = 0;
+        let (size, cells) = self.searched.get_or_insert_default();
+        *size = frame;
+        std::mem::swap(cells, &mut self.now);
+    }
+
+    /// The next frame is searched whatever it shows.
+    pub fn forget(&mut self) {
+        self.searched = None;
+    }
+}
+
+fn differ(a: &[u8], b: &[u8]) -> bool {
+    let differences = a.iter().zip(b).map(|(a, b)| (i32::from(*a) - i32::from(*b)).abs());
+    let mut few = 0;
+    for d in differences {
+        few += usize::from(d >= LITTLE);
+        if d >= MUCH || few >= FEW {
+            return true;
+        }
+    }
+    false
+}
+
+/// Mean green of each cell: the channel that has most of the brightness.
+fn cells(frame: &Frame, out: &mut Vec<u8>) {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let side = (frame.width().max(frame.height()).div_ceil(CELLS)).max(1) as usize;
+    let columns = width.div_ceil(side);
+    out.clear();
+    let mut sums = vec![0u32; columns];
+    for rows in frame.pixels().chunks(3 * width * side) {
+        sums.fill(0);
+        for row in rows.chunks_exact(3 * width) {
+            for (cell, sum) in row.chunks(3 * side).zip(&mut sums) {
+                *sum += cell.iter().skip(1).step_by(3).map(|&g| u32::from(g)).sum::<u32>();
+            }
+        }
+        let high = rows.len() / (3 * width);
+        let mean = |(i, sum): (usize, &u32)| {
+            let wide = side.min(width - i * side);
+            (sum / (wide * high).max(1) as u32) as u8
+        };
+        out.extend(sums.iter().enumerate().map(mean));
+    }
+    debug_assert_eq!(out.len(), columns * height.div_ceil(side));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A grey frame with a patch.
+    fn frame(x: usize, level: u8, side: usize) -> Frame {
+        let mut pixels = vec![100; 3 * 320 * 240];
+        for y in 100..100 + side {
+            for x in x..x + side {
+                pixels[3 * (y * 320 + x)..][..3].fill(level);
+            }
+        }
+        Frame::from_rgb8(320, 240, pixels).unwrap()
+    }
+
+    fn look(gate: &mut Gate, frame: &Frame, every: u32) -> bool {
+        let opens = gate.opens(frame, every);
+        if opens {
+            gate.searched((frame.width(), frame.height()));
+        }
+        opens
+    }
+
+    #[test]
+    fn a_still_scene_is_searched_from_time_to_time() {
+        let mut gate = Gate::default();
+        let searched = (0..17).filter(|_| look(&mut gate, &frame(50, 180, 20), 8)).count();
+        assert_eq!(searched, 3);
+        gate.forget();
+        assert!(look(&mut gate, &frame(50, 180, 20), 8));
+    }
+
+    #[test]
+    fn whatever_comes_or_moves_opens_it() {
+        for (level, side) in [(180, 20), (112, 10), (90, 8), (0, 4)] {
+            let mut gate = Gate::default();
+            assert!(look(&mut gate, &frame(50, 100, side), 100));
+            assert!(!look(&mut gate, &frame(50, 100, side), 100));
+            assert!(look(&mut gate, &frame(50, level, side), 100), "{level} {side}");
+            assert!(look(&mut gate, &frame(54, level, side), 100), "{level} {side} moved");
+        }
+    }
+
+    #[test]
+    fn slow_motion_adds_up() {
+        let mut gate = Gate::default();
+        look(&mut gate, &frame(50, 120, 30), 1000);
+        let mut covered = 50;
+        for x in 51..150 {
+            if look(&mut gate, &frame(x, 120, 30), 1000) {
+                covered = x;
+            }
+            assert!(x - covered <= 2, "the patch is {} pixels from where it was searched", x - covered);
+        }
+    }
+
+    #[test]
+    fn slow_brightening_adds_up() {
+        let mut gate = Gate::default();
+        let searched =
+            (100..160).filter(|&level| look(&mut gate, &frame(50, level, 240 - 100), 1000)).count();
+        assert!(searched >= 10, "{searched}");
+    }
+
+    #[test]
+    fn another_size_opens_it() {
+        let mut gate = Gate::default();
+        let of = |w: u32, h: u32| Frame::from_rgb8(w, h, vec![9; (3 * w * h) as usize]).unwrap();
+        assert!(look(&mut gate, &of(64, 48), 8));
+        assert!(look(&mut gate, &of(48, 64), 8));
+        assert!(look(&mut gate, &of(1, 1), 8));
+        assert!(!look(&mut gate, &of(1, 1), 8));
+    }
+}
