@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::format::{ENTRY_MAX, Entry, MAGIC, Place, decode_prefix};
+use crate::format::{ENTRY_MAX, Entry, Kind, MAGIC, Place, decode_prefix};
 use crate::meta::Meta;
-use crate::{Payload, SpoolError};
+use crate::SpoolError;
 
 const WINDOW: usize = 1 << 20;
 /// Entries that a survey keeps, the newest ones.
@@ -33,7 +33,7 @@ pub(crate) fn survey(log: &Path) -> Result<Survey, SpoolError> {
     carve(log, |carved| {
         match carved {
             Carved::Meta(meta) => found.commit = found.commit.max(meta.commit),
-            Carved::Entry(entry, bytes) if entry.key.payload == Payload::Inline => {
+            Carved::Entry(entry, bytes) if entry.key.kind == Kind::Inline => {
                 found.keep(entry.key.place, bytes);
             }
             Carved::Entry(..) => {}

@@ -45,8 +45,8 @@ impl Faults {
         let (this, free) = (self.clone(), self.free.clone());
         let fault = move |site| {
             let fails = match site {
-                Site::Commit => &this.commit,
                 Site::WriteFile => &this.file,
+                _ => &this.commit,
             };
             if fails.load(SeqCst) { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
         };

@@ -12,10 +12,12 @@ use std::time::Duration;
 use crate::SpoolError;
 use crate::format::{Key, span};
 use crate::meta::Meta;
+use crate::segment::Segment;
+use crate::segments::Notes;
 
 /// sled keeps pages in memory up to this; the spool reads in order, so more would not help.
 const CACHE_BYTES: u64 = 2 << 20;
-/// The key of everything that is not a record. Slots stay far below.
+/// The key of everything that is neither a record nor a note of a segment. Slots stay far below.
 const META_KEY: [u8; 1] = [0xff];
 
 #[derive(Debug, Clone)]
@@ -83,6 +85,25 @@ impl Index {
             found.1 += u64::from(key.cost);
         }
         Ok(found)
+    }
+
+    pub fn put_notes(batch: &mut sled::Batch, notes: &Notes) {
+        for (slot, first) in &notes.stale {
+            batch.remove(&Segment::note_key(*slot, *first));
+        }
+        for (slot, segment) in &notes.put {
+            batch.insert(&Segment::note_key(*slot, segment.first), segment.note(*slot));
+        }
+    }
+
+    /// What it knows of segments. A damaged note is as none: the segment is read instead.
+    pub fn notes(&self) -> Result<Vec<(u8, Segment)>, SpoolError> {
+        let mut notes = Vec::new();
+        let mut found = self.db.range(Segment::notes_of_all());
+        while let Some((_, note)) = guard(&self.path, "read", || found.next().transpose())? {
+            notes.extend(Segment::from_note(&note));
+        }
+        Ok(notes)
     }
 
     pub fn put_meta(batch: &mut sled::Batch, meta: &Meta) {

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use crate::carve::{Carved, Survey, carve, survey};
 use crate::disk::sync_dir;
 use crate::files::{Files, Found, Tidy};
-use crate::format::{Place, decode_prefix};
+use crate::format::{Kind, Place, decode_prefix};
 use crate::index::Index;
 use crate::meta::Meta;
 use crate::queue::{EPOCH_BITS, EPOCH_MAX};
-use crate::{Payload, Repair, SpoolError};
+use crate::{Repair, SpoolError};
 
 /// So many damaged indexes are kept, for whoever wants to look at one.
 const KEEP_BROKEN: usize = 2;
@@ -100,7 +100,7 @@ fn put_back(
     let mut writer = Writer::new(&index);
     for entry in survey.entries.values() {
         if decode_prefix(entry).is_some_and(|(e, _)| meta.is_before(e.key.place)) {
-            writer.put_if(entry, Payload::Inline)?;
+            writer.put_if(entry, Kind::Inline)?;
         }
     }
     let salvaged = writer.seen.len() as u64;
@@ -160,11 +160,11 @@ fn rebuild(dir: &Path, db: &Path, files: &Files, survey: &Survey) -> Result<(u64
     let mut writer = Writer::new(&index);
     // Entries of files are left to the files: they are the truth, and the log has those of removed ones too.
     carve(&db.join("db"), |carved| match carved {
-        Carved::Entry(_, bytes) => writer.put_if(bytes, Payload::Inline),
+        Carved::Entry(_, bytes) => writer.put_if(bytes, Kind::Inline),
         Carved::Meta(_) => Ok(()),
     })?;
     // sled may have wiped these when it tried to open the log.
-    survey.entries.values().try_for_each(|entry| writer.put_if(entry, Payload::Inline))?;
+    survey.entries.values().try_for_each(|entry| writer.put_if(entry, Kind::Inline))?;
     let salvaged = writer.seen.len() as u64;
 
     let mut places = Vec::new();
@@ -174,7 +174,7 @@ fn rebuild(dir: &Path, db: &Path, files: &Files, survey: &Survey) -> Result<(u64
         if let Some(entry) = files.entry(place)
             && decode_prefix(&entry).is_some_and(|(e, _)| e.key.place == place)
         {
-            writer.put_if(&entry, Payload::File)?;
+            writer.put_if(&entry, Kind::File)?;
         }
     }
     let adopted = writer.seen.len() as u64 - salvaged;
@@ -203,10 +203,10 @@ impl<'a> Writer<'a> {
         Self { index, batch: sled::Batch::default(), batch_bytes: 0, seen: BTreeMap::new() }
     }
 
-    fn put_if(&mut self, entry: &[u8], payload: Payload) -> Result<(), SpoolError> {
+    fn put_if(&mut self, entry: &[u8], kind: Kind) -> Result<(), SpoolError> {
         let Some((decoded, _)) = decode_prefix(entry) else { return Ok(()) };
         let key = decoded.key;
-        if key.payload != payload || self.seen.insert(key.place, key.cost).is_some() {
+        if key.kind != kind || self.seen.insert(key.place, key.cost).is_some() {
             return Ok(());
         }
         self.batch.insert(&key.encode()[..], entry);

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::disk::{Ballast, Disk, create_dir};
 use crate::files::Files;
 use crate::format::{
-    Body, ENTRY_MAX, HEADER_MAX, INLINE_MAX, KEY_LEN, Key, PAYLOAD_MAX, Place, cost, encode, file_tail,
+    Body, ENTRY_MAX, HEADER_MAX, INLINE_MAX, Key, Kind, PAYLOAD_MAX, Place, cost, encode, file_tail,
 };
 use crate::lanes::slots_for;
 use crate::queue::{Pending, Queue};
 use crate::repair::{self, Trust, open_index};
 use crate::room::Room;
+use crate::segments::{Closing, Segments};
 use crate::{
     Degraded, Durability, Kept, Lane, LaneStats, LeaseLimit, NewRecord, OpenReport, Options, Payload, Pushed,
     Reason, Record, RecordId, SpoolError, Stats,
@@ -68,7 +69,7 @@ impl Spool {
         let mut ballast = Ballast::at(&dir);
         ballast.restore(disk.free(&dir), options.min_free_bytes);
         let inner = Inner {
-            queue: Mutex::new(Queue::new(&options, &slots, files.clone(), ballast)),
+            queue: Mutex::new(Queue::new(&options, &slots, files, Segments::new(&dir), ballast)),
             disk,
             committing: Mutex::new(()),
             pushing: options.lanes.iter().map(|_| Mutex::new(())).collect(),
@@ -100,7 +101,9 @@ impl Spool {
         report.unknown_lanes = (0..)
             .zip(&names)
             .filter(|(slot, _)| queue.lane_of(*slot).is_none())
-            .map(|(slot, name)| (name.clone(), queue.meta.slot(slot).records))
+            .map(|(slot, name)| {
+                (name.clone(), queue.meta.slot(slot).records + queue.segments.count(slot).0)
+            })
             .filter(|(_, records)| *records > 0)
             .collect();
         drop(queue);
@@ -124,11 +127,11 @@ impl Spool {
         let mut dropped = Vec::new();
         let mut queue = lock(&inner.queue);
         let options = queue.lanes[at].options.clone();
-        let payload = match options.payload {
-            Payload::Inline if record.header.len() + record.payload.len() <= INLINE_MAX => Payload::Inline,
-            _ => Payload::File,
+        let kind = match options.payload {
+            Payload::Inline if record.header.len() + record.payload.len() <= INLINE_MAX => Kind::Packed,
+            _ => Kind::File,
         };
-        let cost = cost(payload, record.header.len(), record.payload.len());
+        let cost = cost(kind, record.header.len(), record.payload.len());
         let refuse =
             |queue: &mut Queue, reason| queue.drop_record(at, Some(record.id), u64::from(cost), reason);
 
@@ -153,12 +156,12 @@ impl Spool {
         }
         let state = &mut queue.lanes[at];
         let place = Place { slot: state.slot, order: state.next };
-        let key = Key { place, payload, cost };
+        let key = Key { place, kind, cost };
         state.next += 1;
         let encode = |body| encode(place, record.id, record.header, body, record.payload.len());
-        let entry = match payload {
-            Payload::Inline => encode(Body::Inline(record.payload)),
-            Payload::File => {
+        let entry = match kind {
+            Kind::Inline | Kind::Packed => encode(Body::Packed(record.payload)),
+            Kind::File => {
                 state.writing = Some(key);
                 let files = queue.files.clone();
                 drop(queue);
@@ -306,13 +309,13 @@ impl Spool {
         drop(queue);
         let inner = &self.0;
         Ok(crate::Listing::new(move |from| {
-            let queue = lock(&inner.queue);
+            let mut queue = lock(&inner.queue);
             let mut page = Vec::new();
-            let mut scan = queue.index()?.scan(slot, from, u64::MAX);
+            let mut walk = queue.walk(slot, from, u64::MAX)?;
             while page.len() < crate::listing::PAGE
-                && let Some(found) = scan.next()?
+                && let Some(found) = queue.next_of(&mut walk)?
             {
-                if !queue.gone.contains_key(&found.0.place) && !queue.pending.contains_key(&found.0.place) {
+                if !queue.is_leaving(found.0.place) && !queue.pending.contains_key(&found.0.place) {
                     page.push(found);
                 }
             }
@@ -344,7 +347,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        match self.commit() {
+        match self.commit_and(Closing::Yes) {
             Ok(()) => repair::note_closed(&self.dir, lock(&self.queue).meta.commit),
             Err(e) => tracing::error!(error = %e, "the spool's last commit failed"),
         }
@@ -352,7 +355,7 @@ impl Drop for Inner {
 }
 
 fn check_sizes(record: &NewRecord<'_>) -> Result<(), SpoolError> {
-    const { assert!(KEY_LEN < 64 && INLINE_MAX < PAYLOAD_MAX) };
+    const { assert!(INLINE_MAX < PAYLOAD_MAX) };
     for (what, len, max) in
         [("its header", record.header.len(), HEADER_MAX), ("its payload", record.payload.len(), PAYLOAD_MAX)]
     {

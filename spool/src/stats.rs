@@ -112,6 +112,20 @@ pub struct Verified {
     pub corrupt: Vec<(Lane, u64)>,
     /// Records whose file is not there.
     pub missing: Vec<(Lane, u64)>,
-    /// Files that belong to no record.
+    /// Records of segments that are damaged or missing, by lane: so many cannot be read any more.
+    pub lost: Vec<(Lane, u64)>,
+    /// Files that a crash kept from being entered in the index, and that are whole: the next start takes them in.
+    pub uncommitted: u64,
+    /// Files that a crash left unfinished: nothing had been promised of them.
+    pub unfinished: u64,
+    /// Files that tell nothing of their record.
     pub orphans: u64,
+}
+
+impl Verified {
+    /// False if a record was lost. What a crash leaves over is no damage.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.corrupt.is_empty() && self.missing.is_empty() && self.lost.is_empty() && self.orphans == 0
+    }
 }

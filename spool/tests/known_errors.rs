@@ -68,12 +68,12 @@ fn snapshot(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn an_index_that_is_gone_costs_no_image() {
+fn an_index_that_is_gone_costs_nothing() {
     let dir = tempfile::tempdir().unwrap();
     stored(dir.path());
     fs::remove_dir_all(dir.path().join("db")).unwrap();
     let (report, out) = survivors(dir.path());
-    assert_eq!((report.adopted, out), (5, vec![108, 116, 124, 132, 140]));
+    assert_eq!((report.adopted, out), (5, all()));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_lost_list_of_lanes_costs_nothing_while_the_settings_stay() {
 }
 
 #[test]
-fn an_index_cut_short_costs_what_was_cut() {
+fn an_index_cut_short_costs_nothing() {
     let whole = tempfile::tempdir().unwrap();
     stored(whole.path());
     let log = fs::read(whole.path().join("db/db")).unwrap();
@@ -128,41 +128,35 @@ fn an_index_cut_short_costs_what_was_cut() {
         let dir = tempfile::tempdir().unwrap();
         copy_dir(whole.path(), dir.path());
         fs::write(dir.path().join("db/db"), &log[..used * tenth / 10]).unwrap();
-        let (_, out) = survivors(dir.path());
-        assert!(out.iter().filter(|n| **n > 100).count() == 5, "no image is lost: {out:?}");
+        assert_eq!(survivors(dir.path()).1, all(), "cut to {tenth} tenths");
     }
 }
 
 #[test]
-fn garbage_for_an_index_costs_what_was_in_it() {
+fn garbage_for_an_index_costs_nothing() {
     let dir = tempfile::tempdir().unwrap();
     stored(dir.path());
     let log = dir.path().join("db/db");
     let len = fs::metadata(&log).unwrap().len() as usize;
     fs::write(&log, vec![0xa5; len]).unwrap();
-    assert_eq!(survivors(dir.path()).1, [108, 116, 124, 132, 140]);
+    assert_eq!(survivors(dir.path()).1, all());
 }
 
 /// One byte in a hundred places of the index, each in a copy of its own.
 #[test]
-fn a_flipped_byte_in_the_index_costs_little_and_stops_nothing() {
+fn a_flipped_byte_in_the_index_costs_nothing() {
     let whole = tempfile::tempdir().unwrap();
     stored(whole.path());
     let log = fs::read(whole.path().join("db/db")).unwrap();
     let used = log.iter().rposition(|b| *b != 0).unwrap();
-    let mut lost = 0;
     for i in 0..100 {
         let dir = tempfile::tempdir().unwrap();
         copy_dir(whole.path(), dir.path());
         let mut bytes = log.clone();
         bytes[used * i / 100 + i % 3] ^= 1 << (i % 8);
         fs::write(dir.path().join("db/db"), &bytes).unwrap();
-        let (_, out) = survivors(dir.path());
-        assert!(out.iter().filter(|n| **n > 100).count() == 5, "flip {i} loses an image: {out:?}");
-        lost += 45 - out.len();
+        assert_eq!(survivors(dir.path()).1, all(), "flip {i}");
     }
-    // Each byte belongs to one copy of a few records; without salvage this is in the hundreds.
-    assert!(lost <= 100, "{lost} records lost by 100 flips");
 }
 
 #[test]
