@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::SpoolError;
 use crate::format::{ENTRY_MAX, Entry, Kind, MAGIC, Place, decode_prefix};
 use crate::meta::Meta;
-use crate::SpoolError;
 
 const WINDOW: usize = 1 << 20;
 /// Entries that a survey keeps, the newest ones.

@@ -131,7 +131,9 @@ impl Inner {
             return Err(SpoolError::Damaged { what });
         }
         let index = queue.index()?.clone();
-        let news = queue.pending.values().any(|p| p.key.kind != Kind::Packed) || !queue.gone.is_empty();
+        let news = queue.pending.values().any(|p| p.key.kind != Kind::Packed)
+            || !queue.gone.is_empty()
+            || queue.ages.news;
         let mut notes = Notes::default();
         if news || closing == Closing::Yes || queue.segments.notes_are_due() {
             notes = queue.segments.notes(closing);
@@ -155,9 +157,13 @@ impl Inner {
             written += KEY_LEN + pending.entry.len();
         }
         Index::put_notes(&mut batch, &notes);
+        let ages = std::mem::take(&mut queue.ages.news);
+        if ages {
+            Index::put_ages(&mut batch, &queue.ages);
+        }
         let meta = queue.counts();
         Index::put_meta(&mut batch, &meta);
-        index.apply(batch)?;
+        index.apply(batch).inspect_err(|_| queue.ages.news |= ages)?;
         queue.bytes_written += (written.div_ceil(SLED_PAGE) * SLED_PAGE + SLED_BATCH) as u64;
         Ok(Some(Batch { index, meta, inserted, removed: queue.gone.values().copied().collect(), notes }))
     }
@@ -183,6 +189,7 @@ impl Inner {
             queue.meta.commit = queue.meta.commit.max(meta.commit);
             if repair.is_some() {
                 queue.segments.note_all_anew();
+                queue.ages.news = true;
                 queue.recount()?;
             }
         }
@@ -191,6 +198,7 @@ impl Inner {
 
     /// Takes over an index that was just opened for the first time: from here on orders are of a new epoch.
     pub fn start_epoch(&self, queue: &mut Queue, index: Index, mut meta: Meta) -> Result<(), SpoolError> {
+        queue.ages = index.ages()?;
         queue.segments.load(index.notes()?, Tidy::Yes)?;
         let highest = queue.files.highest_order()?.max(queue.segments.highest_order());
         let by_files = highest >> EPOCH_BITS;

@@ -31,6 +31,7 @@ impl Faults {
             payload,
             durability,
             when_full: WhenFull::DropOldest,
+            max_age: None,
         };
         let options = Options {
             dir: dir.to_owned(),
@@ -41,6 +42,8 @@ impl Faults {
             ],
             max_bytes: 64 << 20,
             min_free_bytes: MIN_FREE,
+            max_age: None,
+            write_budget: None,
         };
         let (this, free) = (self.clone(), self.free.clone());
         let fault = move |site| {

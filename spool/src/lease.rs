@@ -61,6 +61,9 @@ impl Budget {
 impl Queue {
     pub fn next_batch(&mut self, limit: LeaseLimit) -> Result<Vec<Record>, SpoolError> {
         let mut out = Vec::new();
+        if !self.may_remove() {
+            return Ok(out);
+        }
         match self.fill(limit, &mut out) {
             // What was leased already must reach the caller; the fault will show itself again.
             Err(_) if !out.is_empty() => Ok(out),

@@ -98,6 +98,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by it"))]
 
 mod adopt;
+mod ages;
 mod carve;
 mod commit;
 mod disk;
@@ -113,6 +114,7 @@ mod lease;
 mod listing;
 mod meta;
 mod options;
+mod pace;
 mod pack;
 mod queue;
 mod record;
@@ -122,6 +124,7 @@ mod segment;
 mod segments;
 mod spool;
 mod stats;
+mod thin;
 mod walk;
 
 pub use disk::BALLAST_BYTES;
@@ -130,6 +133,7 @@ pub use format::{HEADER_MAX, INLINE_MAX, PAYLOAD_MAX};
 pub use inspect::Inspector;
 pub use listing::Listing;
 pub use options::{Durability, LaneOptions, LeaseLimit, MAX_LANES, Options, Payload, WhenFull};
+pub use pace::WriteBudget;
 pub use record::{Dropped, Kept, Lane, Listed, NewRecord, Pushed, Reason, Record, RecordId};
 pub use spool::Spool;
 pub use stats::{Degraded, LaneStats, OpenReport, Repair, Stats, Verified};

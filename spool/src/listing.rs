@@ -52,4 +52,3 @@ impl Iterator for Listing<'_> {
         }))
     }
 }
-

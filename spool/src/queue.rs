@@ -1,19 +1,25 @@
 //! What the spool keeps in memory: a few numbers a lane, what is not yet durable, and what is in flight.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
+use crate::ages::Ages;
 use crate::disk::Ballast;
 use crate::files::Files;
 use crate::format::{Key, Kind, Place};
 use crate::index::Index;
 use crate::meta::{Meta, Slot};
+use crate::pace::Pace;
 use crate::segments::Segments;
+use crate::thin::Thinning;
 use crate::walk::Walk;
 use crate::{Degraded, LaneOptions, Options, Reason, RecordId, SpoolError};
 
 /// Orders given in one epoch: 2^40, some thirty years at a thousand a second.
 pub(crate) const EPOCH_BITS: u32 = 40;
 pub(crate) const EPOCH_MAX: u32 = (1 << (u64::BITS - EPOCH_BITS)) - 1;
+/// Removals that wait for the disk, beyond which none is added but of what is in flight.
+const GONE_MAX: usize = 16_384;
 /// Released records whose late `done` is still understood.
 const RECENT_MAX: usize = 8192;
 
@@ -45,6 +51,7 @@ pub(crate) struct LaneState {
     pub dropped: [u64; Reason::ALL.len()],
     /// Bytes of backlog that lanes above were given and this one is owed a share for.
     pub owed: u64,
+    pub thinning: Thinning,
 }
 
 /// Records and what they count for.
@@ -101,6 +108,9 @@ pub(crate) struct Queue {
     pub recent: Recent,
     pub max_bytes: u64,
     pub min_free_bytes: u64,
+    pub max_age: Option<Duration>,
+    pub ages: Ages,
+    pub pace: Pace,
     pub bytes_written: u64,
     pub commits: u64,
     pub fault: Option<Degraded>,
@@ -124,6 +134,7 @@ impl Queue {
             done: 0,
             dropped: [0; Reason::ALL.len()],
             owed: 0,
+            thinning: Thinning::default(),
         };
         Self {
             index: None,
@@ -140,6 +151,9 @@ impl Queue {
             recent: Recent::default(),
             max_bytes: options.max_bytes,
             min_free_bytes: options.min_free_bytes,
+            max_age: options.max_age,
+            ages: Ages::default(),
+            pace: Pace::new(options.write_budget),
             bytes_written: 0,
             commits: 0,
             fault: None,
@@ -190,7 +204,8 @@ impl Queue {
         let mut meta = self.meta.clone();
         meta.commit += 1;
         for lane in &self.lanes {
-            *meta.slot_mut(lane.slot) = Slot { records: lane.indexed.records, bytes: lane.indexed.bytes, next: lane.next };
+            *meta.slot_mut(lane.slot) =
+                Slot { records: lane.indexed.records, bytes: lane.indexed.bytes, next: lane.next };
         }
         meta
     }
@@ -231,7 +246,8 @@ impl Queue {
     }
 
     /// First order of a lane that is not durable yet: nothing from there on may be leased.
-    fn durable_end(&self, lane: &LaneState) -> u64 {
+    pub fn durable_end(&self, lane: usize) -> u64 {
+        let lane = &self.lanes[lane];
         let all = Place { slot: lane.slot, order: 0 }..=Place { slot: lane.slot, order: u64::MAX };
         let pending = self.pending.range(all).next().map_or(lane.next, |(place, _)| place.order);
         lane.writing.map_or(pending, |key| pending.min(key.place.order))
@@ -241,7 +257,7 @@ impl Queue {
     /// only through [`Queue::is_free`].
     pub fn open_scan(&self, lane: usize, class: Class) -> Result<Walk, SpoolError> {
         let state = &self.lanes[lane];
-        let durable = self.durable_end(state);
+        let durable = self.durable_end(lane);
         let (from, end) = match class {
             Class::Live => (state.cursor[0].max(state.boundary), durable),
             Class::Backlog => (state.cursor[1], durable.min(state.boundary)),
@@ -255,6 +271,12 @@ impl Queue {
     /// The durable records of a slot, from one order up to and including another.
     pub fn walk(&self, slot: u8, from: u64, to: u64) -> Result<Walk, SpoolError> {
         Ok(Walk::new(slot, from, to, self.index()?.scan(slot, from, to)))
+    }
+
+    /// False when the list of removals is as long as memory should hold: nothing is dropped and nothing handed out
+    /// until the disk has taken them.
+    pub fn may_remove(&self) -> bool {
+        self.gone.len() < GONE_MAX
     }
 
     pub fn is_free(&self, place: Place) -> bool {
@@ -275,7 +297,7 @@ impl Queue {
     /// The end up to which a scan that found nothing more has looked.
     pub fn scanned_to(&self, lane: usize, class: Class) -> u64 {
         let state = &self.lanes[lane];
-        let durable = self.durable_end(state);
+        let durable = self.durable_end(lane);
         match class {
             Class::Live => durable.max(state.boundary),
             Class::Backlog => durable.min(state.boundary),

@@ -127,6 +127,17 @@ impl Queue {
         reason: Reason,
         dropped: &mut Vec<Dropped>,
     ) -> Result<bool, SpoolError> {
+        if !self.may_remove() {
+            return Ok(false);
+        }
+        if self.lanes[lane].options.when_full == WhenFull::Thin {
+            if self.drop_thinned(lane, reason, dropped)? {
+                return Ok(true);
+            }
+            let gone = self.drop_oldest_pending(lane, reason);
+            dropped.extend(gone);
+            return Ok(gone.is_some());
+        }
         for class in [Class::Backlog, Class::Live] {
             let mut scan = self.open_scan(lane, class)?;
             while let Some((key, entry)) = self.next_of(&mut scan)? {

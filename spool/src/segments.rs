@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::disk::{Disk, Site, create_dir, sync_dir};
 use crate::files::Tidy;
@@ -93,6 +95,9 @@ impl Segments {
             for (i, &first) in names.iter().enumerate() {
                 let end = names.get(i + 1).copied().unwrap_or(u64::MAX);
                 let segment = self.get_to_know(slot, first, end, notes.remove(&(slot, first)))?;
+                if tidy == Tidy::Yes {
+                    trim(&self.path(slot, first));
+                }
                 if segment.live > 0 || segment.noted {
                     known.insert(first, segment);
                 } else if tidy == Tidy::Yes {
@@ -229,7 +234,8 @@ impl Segments {
 
     fn loaded(&mut self, slot: u8, first: u64) -> Result<Arc<Loaded>, SpoolError> {
         let len = self.slots[&slot].segments[&first].len;
-        if let Some(at) = self.loaded.iter().position(|l| l.slot == slot && l.first == first && l.len == len) {
+        if let Some(at) = self.loaded.iter().position(|l| l.slot == slot && l.first == first && l.len == len)
+        {
             let loaded = self.loaded.remove(at);
             self.loaded.push(loaded.clone());
             return Ok(loaded);
@@ -372,7 +378,6 @@ impl Segments {
         }
         removed
     }
-
 }
 
 /// Whether the spool closes.
@@ -416,6 +421,14 @@ fn remove(path: &Path) {
     }
 }
 
+/// Gives back the blocks that were allocated beyond a segment's end.
+fn trim(path: &Path) {
+    let Ok(meta) = fs::metadata(path) else { return };
+    if meta.blocks() * 512 > meta.len().next_multiple_of(2 * PAGE as u64) {
+        let _ = File::options().write(true).open(path).and_then(|file| file.set_len(meta.len()));
+    }
+}
+
 /// Appends one pack.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -433,6 +446,12 @@ impl Writer {
             disk.at(Site::Append)?;
             let new = self.at == 0;
             let file = File::options().write(true).create(new).truncate(new).open(&self.path)?;
+            if new {
+                // Blocks that are there already need no writes of the file system's own later. It is no fault if
+                // it cannot.
+                let all = SEGMENT_BYTES.into();
+                let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, all);
+            }
             let written = (|| {
                 file.write_all_at(&pack.bytes, self.at.into())?;
                 disk.at(Site::SyncSegment)?;
@@ -446,9 +465,8 @@ impl Writer {
         let io = |e| SpoolError::io("write", &self.path, e);
         let root = self.folder.parent().expect("a slot's folder lies in the root");
         create_dir(root).and_then(|()| create_dir(&self.folder))?;
-        let written = write().map_err(io).and_then(|()| {
-            if self.at == 0 { sync_dir(&self.folder) } else { Ok(()) }
-        });
+        let written =
+            write().map_err(io).and_then(|()| if self.at == 0 { sync_dir(&self.folder) } else { Ok(()) });
         if written.is_err() && self.at == 0 {
             let _ = fs::remove_file(&self.path);
         }

@@ -1,6 +1,6 @@
 //! What the spool tells about itself.
 
-use crate::{Lane, Reason};
+use crate::{Lane, Reason, WriteBudget};
 
 /// A snapshot of the spool. Counters count since open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,9 +12,11 @@ pub struct Stats {
     pub bytes: u64,
     /// Records that a power cut now would take: pushed, but not committed.
     pub uncommitted: u64,
-    /// Bytes that were handed to the disk since open: entries and removals given to sled, and files. What the
-    /// disk really writes is more, by sled's own factor.
+    /// Bytes written since open, in the pages that the disk has to write for them. What the file system writes for
+    /// itself is not among them.
     pub bytes_written: u64,
+    /// The write budget, if there is one.
+    pub budget: Option<WriteBudget>,
     /// Successful commits that had something to make durable.
     pub commits: u64,
     /// Size of the spool's index on disk. Files are not in it; `bytes` counts them exactly.

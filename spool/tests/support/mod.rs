@@ -22,6 +22,7 @@ pub fn options(dir: &Path) -> Options {
         payload,
         durability,
         when_full: WhenFull::DropOldest,
+        max_age: None,
     };
     Options {
         dir: dir.to_owned(),
@@ -33,6 +34,8 @@ pub fn options(dir: &Path) -> Options {
         ],
         max_bytes: 128 << 20,
         min_free_bytes: 0,
+        max_age: None,
+        write_budget: None,
     }
 }
 
