@@ -97,9 +97,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by it"))]
 
+#[cfg(test)]
+extern crate self as edgeveil_spool;
+
 mod adopt;
 mod ages;
 mod carve;
+#[cfg(test)]
+mod chaos;
 mod commit;
 mod disk;
 mod error;
@@ -124,6 +129,9 @@ mod segment;
 mod segments;
 mod spool;
 mod stats;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
 mod thin;
 mod walk;
 

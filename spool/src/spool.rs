@@ -131,6 +131,19 @@ impl Spool {
             _ => Kind::File,
         };
         let cost = cost(kind, record.header.len(), record.payload.len());
+        let waits = |queue: &Queue| queue.durable_end(at) < queue.lanes[at].next;
+        if kind == Kind::File && options.payload == Payload::Inline && waits(&queue) {
+            // A crash would keep the file, and not its elders that wait to be packed.
+            drop(queue);
+            let elders = inner.commit();
+            queue = lock(&inner.queue);
+            if let Err(e) = elders
+                && waits(&queue)
+            {
+                queue.drop_record(at, Some(record.id), u64::from(cost), Reason::DiskFull);
+                return Err(e);
+            }
+        }
         let refuse =
             |queue: &mut Queue, reason| queue.drop_record(at, Some(record.id), u64::from(cost), reason);
 
