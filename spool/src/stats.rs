@@ -103,6 +103,8 @@ pub struct Repair {
     pub salvaged: u64,
     /// Records whose file told everything about them, and were taken back in from there.
     pub adopted: u64,
+    /// Records that the index had and that were not found again.
+    pub lost: u64,
 }
 
 /// What [`Inspector::verify`](crate::Inspector::verify) found.
