@@ -179,7 +179,12 @@ impl Spool {
                 drop(queue);
                 let entry = encode(Body::File(crc32fast::hash(record.payload)));
                 let tail = file_tail(&entry);
-                let written = files.write(place, record.payload, &tail, &inner.disk);
+                let write = || files.write(place, record.payload, &tail, &inner.disk);
+                let written = match write() {
+                    // What was dropped for this one gives its room back with a commit.
+                    Err(e) if e.is_full() => inner.commit().and_then(|()| write()).map_err(|_| e),
+                    written => written,
+                };
                 queue = lock(&inner.queue);
                 queue.lanes[at].writing = None;
                 if let Err(e) = written {
