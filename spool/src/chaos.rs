@@ -21,15 +21,26 @@ use crate::{Kept, NewRecord, Spool};
 
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    Push { lane: usize, len: usize },
+    Push {
+        lane: usize,
+        len: usize,
+    },
     Commit,
-    Deliver { records: usize },
+    Deliver {
+        records: usize,
+    },
     Release,
     Reopen,
     /// The disk fails at the next places it is touched, but for some.
-    Fail { after: usize, times: usize },
+    Fail {
+        after: usize,
+        times: usize,
+    },
     /// The power goes at one of the next places, and some of what was not fsynced is there.
-    Crash { after: usize, torn: usize },
+    Crash {
+        after: usize,
+        torn: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -101,7 +112,8 @@ fn touch(plan: &Shared, dir: &Path, site: Site) -> io::Result<()> {
             plan.fail_after -= 1;
         } else {
             plan.fails -= 1;
-            let kind = if plan.fails.is_multiple_of(2) { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+            let kind =
+                if plan.fails.is_multiple_of(2) { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
             return Err(kind.into());
         }
     }

@@ -52,7 +52,9 @@ pub(crate) fn read(dir: &Path) -> Result<Vec<String>, SpoolError> {
 fn read_one(path: &Path) -> Result<Option<Vec<String>>, SpoolError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => return Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+            return Ok(None);
+        }
         Err(e) => return Err(SpoolError::io("read", path, e)),
     };
     let Some((title, names)) = text.split_once('\n') else { return Ok(None) };

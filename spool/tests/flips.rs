@@ -42,7 +42,10 @@ fn survivors(dir: &Path) -> (OpenReport, BTreeSet<u64>, u64) {
             Ok(records) => {
                 for r in &records {
                     let n = number(r.id);
-                    assert_eq!((&r.payload, &r.header[..]), (&payload(n, r.payload.len()), &n.to_le_bytes()[..]));
+                    assert_eq!(
+                        (&r.payload, &r.header[..]),
+                        (&payload(n, r.payload.len()), &n.to_le_bytes()[..])
+                    );
                 }
                 out.extend(numbers(&records));
             }
@@ -96,7 +99,8 @@ fn a_flipped_byte_anywhere_costs_what_it_touches_and_that_is_told() {
 
         let (report, out, told) = survivors(dir.path());
         let lost: Vec<_> = all.difference(&out).collect();
-        let what = format!("flip {flip}: byte {at} of {}: lost {lost:?}, told {told}, {report:?}", name.display());
+        let what =
+            format!("flip {flip}: byte {at} of {}: lost {lost:?}, told {told}, {report:?}", name.display());
         assert!(lost.len() as u64 <= told, "{what}");
         assert!(lost.len() <= 1, "{what}");
         lost_in_all += lost.len();
