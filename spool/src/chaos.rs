@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use crate::disk::{Disk, Site};
 use crate::segments::UNNOTED_MAX;
 use crate::spool::lock;
-use crate::support::{ALL, LANES, copy_dir, id, number, options, payload};
+use crate::support::{ALL, LANES, copy_dir, id, number, options, payload, quick_dir};
 use crate::{Kept, NewRecord, Spool};
 
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +101,7 @@ fn touch(plan: &Shared, dir: &Path, site: Site) -> io::Result<()> {
     if let Some(after) = plan.crash_after {
         plan.crash_after = after.checked_sub(1);
         if after == 0 {
-            let copy = tempfile::tempdir().unwrap();
+            let copy = quick_dir();
             copy_dir(dir, copy.path());
             tear(copy.path(), &plan);
             plan.crashed = Some((copy, plan.promises.clone()));
@@ -153,7 +153,7 @@ fn stored(spool: &Spool) -> [Vec<u64>; 4] {
 
 impl Run {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = quick_dir();
         let plan = Shared::default();
         let spool = Some(open(dir.path(), &plan));
         Self { dir, plan, spool, next: 0 }
@@ -251,7 +251,7 @@ impl Run {
                 // The last commit may fail like any other: then this is a crash after it.
                 self.spool = None;
                 let promises = lock(&self.plan).promises.clone();
-                let copy = tempfile::tempdir().unwrap();
+                let copy = quick_dir();
                 copy_dir(self.dir.path(), copy.path());
                 self.check(copy, promises);
             }

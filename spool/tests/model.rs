@@ -231,7 +231,7 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = quick_dir();
         let mut options = options(dir.path());
         options.max_bytes = MAX_BYTES;
         for (lane, max) in options.lanes.iter_mut().zip(LANE_MAX) {
@@ -319,7 +319,7 @@ impl Run {
                 self.reopen();
             }
             Op::Crash => {
-                let copy = tempfile::tempdir().unwrap();
+                let copy = quick_dir();
                 copy_dir(self.dir.path(), copy.path());
                 drop(spool);
                 self.spool = None;

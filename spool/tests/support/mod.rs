@@ -39,6 +39,11 @@ pub fn options(dir: &Path) -> Options {
     }
 }
 
+/// A folder for tests that kill no machine: in memory where that is possible, since an fsync there costs nothing.
+pub fn quick_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 pub fn open(dir: &Path) -> Spool {
     let (spool, report) = Spool::open(options(dir)).unwrap();
     assert_eq!(report.repair, None);
