@@ -26,6 +26,7 @@ pub struct Inspector {
     names: Vec<String>,
     repair: Option<Repair>,
     lost_at_open: Vec<(Lane, u64)>,
+    uncommitted: u64,
     _copy: Scratch,
     _lock: Option<File>,
 }
@@ -50,8 +51,11 @@ impl Inspector {
         let copy = Scratch::new()?;
         let copied = copy.0.join("db");
         copy_files(&db, &copied)?;
+        // Tells how far the index had come; there may be none.
+        let _ = fs::copy(dir.join("closed"), copy.0.join("closed"));
         let files = Files::new(dir);
         let (index, _, repair) = open_index(&copy.0, &files, &Trust::AsItIs)?;
+        let uncommitted = take_in(&index, &files).map_err(|e| SpoolError::io("read the files of", dir, e))?;
         let mut segments = Segments::new(dir);
         segments.load(index.notes()?, Tidy::No)?;
         let lost_at_open = segments.take_damage().iter().map(|d| (Lane(d.slot), d.records)).collect();
@@ -62,6 +66,7 @@ impl Inspector {
             names,
             repair,
             lost_at_open,
+            uncommitted: uncommitted?,
             _copy: copy,
             _lock: lock,
         })
@@ -122,7 +127,11 @@ impl Inspector {
     /// # Errors
     /// If the disk or the index cannot be read.
     pub fn verify(&self) -> Result<Verified, SpoolError> {
-        let mut found = Verified { lost: self.lost_at_open.clone(), ..Verified::default() };
+        let mut found = Verified {
+            lost: self.lost_at_open.clone(),
+            uncommitted: self.uncommitted,
+            ..Verified::default()
+        };
         for slot in 0..u8::try_from(self.names.len()).unwrap_or(u8::MAX) {
             let mut walk = self.walk(Lane(slot), 0, u64::MAX);
             while let Some((key, bytes)) = walk.next(&mut self.segments.borrow_mut())? {
@@ -146,9 +155,6 @@ impl Inspector {
             Found::Unfinished(_) => found.unfinished += 1,
             Found::Payload(place) => match self.index.scan(place.slot, place.order, place.order).next() {
                 Ok(Some((key, _))) if key.kind == Kind::File => {}
-                Ok(_) if self.files.entry(place).is_some_and(|e| decode_prefix(&e).is_some()) => {
-                    found.uncommitted += 1;
-                }
                 Ok(_) => found.orphans += 1,
                 Err(e) => fault = Some(e),
             },
@@ -160,6 +166,33 @@ impl Inspector {
         })?;
         fault.map_or(Ok(found), Err)
     }
+}
+
+/// Enters in the copy of the index what an agent would take in at its start.
+fn take_in(index: &Index, files: &Files) -> std::io::Result<Result<u64, SpoolError>> {
+    let mut places = Vec::new();
+    files.walk(Tidy::No, |found| {
+        if let Found::Payload(place) = found {
+            places.push(place);
+        }
+    })?;
+    let mut taken = 0;
+    let mut batch = sled::Batch::default();
+    for place in places {
+        match index.scan(place.slot, place.order, place.order).next() {
+            Ok(Some(_)) => continue,
+            Ok(None) => {}
+            Err(e) => return Ok(Err(e)),
+        }
+        let Some(entry) = files.entry(place) else { continue };
+        if let Some((decoded, _)) = decode_prefix(&entry)
+            && decoded.key.place == place
+        {
+            batch.insert(&decoded.key.encode()[..], &entry[..]);
+            taken += 1;
+        }
+    }
+    Ok(index.apply(batch).map(|()| taken))
 }
 
 /// A folder that goes with its owner.

@@ -117,7 +117,9 @@
 //! been told; an orderly stop brings back none. A rebuilt index may bring back all that was done of segments that
 //! are still there. The ids are the same.
 //! sled 0.34 panics on some faults; such a panic is caught and handled as damage. It may also wait for ever
-//! when one of its own threads dies: a watchdog is the remedy. A disk that lies about fsync loses what it loses.
+//! when one of its own threads dies: a watchdog is the remedy. A disk that lies about fsync loses what it loses,
+//! and one that garbles the page it was writing when the power went can take small records with it that lie in that
+//! page and had been durable before.
 //!
 //! # What it costs
 //!
