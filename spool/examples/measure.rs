@@ -1,63 +1,82 @@
-//! Measures the spool on this machine: `cargo run --release --example measure -- DIR`.
+//! Measures the spool on this machine: `cargo run --release -p edgeveil-spool --example measure -- DIR`.
 //!
-//! What the kernel says was written (`/proc/self/io`) is set against what was pushed.
+//! What was written is told twice: by `/proc/self/io`, and by the block device below DIR. The device's figure has
+//! the file system's own writes in it, and those of everybody else: give it a DIR on a device of its own (a loop
+//! device will do) to have it exact. Linux counts a whole folio in `/proc/self/io` when a byte of it is written;
+//! where folios are large that is far more than the device sees.
 
 #![allow(clippy::unwrap_used, reason = "it is run by hand")]
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use edgeveil_spool::{
     Durability, Lane, LaneOptions, LeaseLimit, NewRecord, Options, Payload, RecordId, Spool, WhenFull,
 };
 
-const READING: Lane = Lane(0);
-const IMAGE: Lane = Lane(1);
+const ALERT: Lane = Lane(0);
+const READING: Lane = Lane(1);
+const IMAGE: Lane = Lane(2);
+/// What the agent puts into a header: a topic.
+const HEADER: &[u8] = b"reading/board";
 
 fn options(dir: &Path) -> Options {
-    let lane = |name, payload| LaneOptions {
-        name,
+    let lane = |name, payload, durability| LaneOptions {
         max_bytes: 1 << 30,
-        payload,
-        durability: Durability::Group,
-        when_full: WhenFull::DropOldest,
+        ..LaneOptions::new(name, payload, durability, WhenFull::DropOldest)
     };
-    Options {
-        dir: dir.to_owned(),
-        lanes: vec![lane("reading", Payload::Inline), lane("image", Payload::File)],
-        max_bytes: 2 << 30,
-        min_free_bytes: 0,
-    }
+    let lanes = vec![
+        lane("alert", Payload::Inline, Durability::Immediate),
+        lane("reading", Payload::Inline, Durability::Group),
+        lane("image", Payload::File, Durability::Group),
+    ];
+    Options { max_bytes: 2 << 30, min_free_bytes: 0, ..Options::new(dir, lanes) }
 }
 
 fn proc(file: &str, field: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/self/{file}")).unwrap();
+    let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap();
     let line = text.lines().find(|l| l.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-struct Meter {
-    what: &'static str,
+/// Bytes that the block device of a folder has written.
+fn device(dir: &Path) -> u64 {
+    let id = fs::metadata(dir).unwrap().dev();
+    let path = format!("/sys/dev/block/{}:{}/stat", (id >> 8) & 0xfff, (id & 0xff) | ((id >> 12) & 0xfff00));
+    let sectors =
+        fs::read_to_string(path).ok().and_then(|s| s.split_whitespace().nth(6)?.parse::<u64>().ok());
+    sectors.unwrap_or(0) * 512
+}
+
+struct Meter<'a> {
+    dir: &'a Path,
     written: u64,
+    device: u64,
     start: Instant,
 }
 
-impl Meter {
-    fn start(what: &'static str) -> Self {
-        Self { what, written: proc("io", "write_bytes"), start: Instant::now() }
+impl<'a> Meter<'a> {
+    fn start(dir: &'a Path) -> Self {
+        Self { dir, written: proc("io", "write_bytes"), device: device(dir), start: Instant::now() }
     }
 
-    fn stop(self, pushed: u64, spool: Option<&Spool>) {
-        let written = proc("io", "write_bytes") - self.written;
-        let index = spool.map_or(0, |s| s.stats().index_bytes);
+    /// `payload` is what the user gave: neither headers nor anything else of ours counts.
+    fn stop(self, what: &str, payload: u64, spool: Option<&Spool>) {
+        let took = self.start.elapsed();
+        let written = (proc("io", "write_bytes") - self.written) as f64;
+        let device = (device(self.dir) - self.device) as f64;
+        let own = spool.map_or(0.0, |s| s.stats().bytes_written as f64);
+        let per = |n: f64| if payload == 0 { String::new() } else { format!("={:5.2}x", n / payload as f64) };
         println!(
-            "{:55} {:8.1?} written {:6.2} MB = {:5.2} a byte, index {:6.2} MB, RSS {:5.1} MB",
-            self.what,
-            self.start.elapsed(),
-            written as f64 / 1e6,
-            written as f64 / pushed.max(1) as f64,
-            index as f64 / 1e6,
-            proc("status", "VmRSS") as f64 / 1e3,
+            "{what:58} {took:8.1?}  proc/io {:7.2} MB{:7}  device {:7.2} MB{:7}  own count {:7.2} MB",
+            written / 1e6,
+            per(written),
+            device / 1e6,
+            per(device),
+            own / 1e6,
         );
     }
 }
@@ -73,79 +92,155 @@ fn payload(n: u64, len: usize) -> Vec<u8> {
 }
 
 fn push(spool: &Spool, lane: Lane, n: u64, len: usize) -> u64 {
-    let _ = spool.push(lane, NewRecord { id: id(n), header: &[1; 24], payload: &payload(n, len) }).unwrap();
-    len as u64 + 24
+    let _ = spool.push(lane, NewRecord { id: id(n), header: HEADER, payload: &payload(n, len) }).unwrap();
+    len as u64
 }
 
-fn drain(spool: &Spool) -> u64 {
-    let mut drained = 0;
+/// Delivers everything, with a commit every so many records.
+fn drain(spool: &Spool, commit: u64) -> u64 {
+    let (mut drained, mut waiting) = (0, 0);
     loop {
         let ids: Vec<RecordId> =
             spool.lease(LeaseLimit::new(100, 1 << 20)).unwrap().iter().map(|r| r.id).collect();
         if ids.is_empty() {
+            spool.commit().unwrap();
             return drained;
         }
-        drained += spool.done(&ids).unwrap() as u64;
-        spool.commit().unwrap();
+        waiting += spool.done(&ids).unwrap() as u64;
+        if waiting >= commit {
+            drained += std::mem::take(&mut waiting);
+            spool.commit().unwrap();
+        }
+        if ids.len() < 100 {
+            drained += std::mem::take(&mut waiting);
+        }
     }
 }
 
-fn main() {
-    let dir = std::env::args().nth(1).expect("the first argument is a folder to work in");
-    let dir = Path::new(&dir);
-    let open = || Spool::open(options(&dir.join("readings"))).unwrap().0;
-
-    let meter = Meter::start("open an empty spool");
-    let spool = open();
-    meter.stop(0, Some(&spool));
-
-    let meter = Meter::start("20,000 readings of 200 B, sent as they come, commit/100");
+/// 3,000 readings; the link is lost at 1,000 and comes back at the end.
+fn outage(dir: &Path, rate: u64, interval: u64, alerts: u64) {
+    let meter = Meter::start(dir);
+    let spool = Spool::open(options(&dir.join(format!("outage-{rate}-{interval}-{alerts}")))).unwrap().0;
     let mut pushed = 0;
-    for n in 0..20_000 {
+    for n in 0..3000 {
         pushed += push(&spool, READING, n, 200);
-        if n % 100 == 99 {
+        if alerts > 0 && n % alerts == alerts - 1 {
+            pushed += push(&spool, ALERT, 100_000 + n, 200);
+        }
+        if n % (rate * interval) == rate * interval - 1 {
             spool.commit().unwrap();
-            let ids: Vec<RecordId> =
-                spool.lease(LeaseLimit::new(100, 1 << 20)).unwrap().iter().map(|r| r.id).collect();
-            assert_eq!(spool.done(&ids).unwrap(), 100);
+            if n < 1000 {
+                let ids: Vec<_> =
+                    spool.lease(LeaseLimit::new(5000, 1 << 20)).unwrap().iter().map(|r| r.id).collect();
+                let _ = spool.done(&ids).unwrap();
+            } else {
+                spool.mark_backlog();
+            }
         }
     }
     spool.commit().unwrap();
-    meter.stop(pushed, Some(&spool));
+    drain(&spool, rate * interval);
+    let stats = spool.stats();
+    assert_eq!(stats.records(), 0);
+    let what = match alerts {
+        0 => format!("outage, {rate}/s, commit every {interval} s"),
+        n => format!("outage, {rate}/s, commit every {interval} s, 1 durable alert in {n}"),
+    };
+    meter.stop(&what, pushed, Some(&spool));
+}
 
-    let meter = Meter::start("100,000 readings of 200 B stored, commit/100");
-    let mut pushed = 0;
-    for n in 0..100_000 {
-        pushed += push(&spool, READING, 1_000_000 + n, 200);
-        if n % 100 == 99 {
-            spool.commit().unwrap();
-        }
+fn images(dir: &Path, restart: bool) {
+    let home = dir.join(format!("images-{restart}"));
+    let mut spool = Spool::open(options(&home)).unwrap().0;
+    if restart {
+        push(&spool, IMAGE, 1, 100_000);
+        drop(spool);
+        spool = Spool::open(options(&home)).unwrap().0;
     }
-    meter.stop(pushed, Some(&spool));
-    drop(spool);
-
-    let meter = Meter::start("open with 100,000 readings");
-    let spool = open();
-    meter.stop(0, Some(&spool));
-    let meter = Meter::start("the first lease of 100");
-    assert_eq!(spool.lease(LeaseLimit::new(100, 1 << 20)).unwrap().len(), 100);
-    spool.release_all();
-    meter.stop(0, Some(&spool));
-    let meter = Meter::start("drain 100,000 readings, commit/100");
-    assert_eq!(drain(&spool), 100_000);
-    meter.stop(pushed, Some(&spool));
-
-    drop(spool);
-
-    let spool = Spool::open(options(&dir.join("images"))).unwrap().0;
-    let meter = Meter::start("1,000 images of 100 KB stored, commit each");
+    let meter = Meter::start(dir);
     let mut pushed = 0;
     for n in 0..1000 {
         pushed += push(&spool, IMAGE, 2_000_000 + n, 100_000);
         spool.commit().unwrap();
     }
-    meter.stop(pushed, Some(&spool));
-    let meter = Meter::start("drain 1,000 images, commit/10");
-    assert_eq!(drain(&spool), 1000);
-    meter.stop(pushed, Some(&spool));
+    let after = if restart { ", after a restart" } else { "" };
+    meter.stop(&format!("1,000 images of 100 KB, a commit each{after}"), pushed, Some(&spool));
+    let meter = Meter::start(dir);
+    drain(&spool, 10);
+    meter.stop("  their delivery, a commit every 10", pushed, None);
+}
+
+fn backlog(dir: &Path) {
+    let home = dir.join("backlog");
+    let spool = Spool::open(options(&home)).unwrap().0;
+    let meter = Meter::start(dir);
+    let mut pushed = 0;
+    for n in 0..100_000 {
+        pushed += push(&spool, READING, n, 200);
+        if n % 100 == 99 {
+            pushed += push(&spool, IMAGE, 1_000_000 + n, 100_000);
+            spool.commit().unwrap();
+        }
+    }
+    meter.stop("100,000 readings and 1,000 images, 1,000 commits", pushed, Some(&spool));
+    drop(spool);
+    // What was written long ago is no longer in the cache, if we may say so.
+    let _ = fs::write("/proc/sys/vm/drop_caches", "3");
+    for _ in 0..2 {
+        let me = std::env::current_exe().unwrap();
+        assert!(Command::new(me).arg("--open").arg(&home).status().unwrap().success());
+    }
+    let me = std::env::current_exe().unwrap();
+    assert!(Command::new(me).arg("--drain").arg(&home).status().unwrap().success());
+}
+
+fn memory() -> String {
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let pss = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).map_or("?", str::trim).to_owned();
+    format!("PSS {pss}, highest RSS {:.1} MB", proc("status", "VmHWM") as f64 / 1e3)
+}
+
+fn open(home: &Path) -> Spool {
+    let start = Instant::now();
+    let (spool, report) = Spool::open(options(home)).unwrap();
+    let opened = start.elapsed();
+    let first = spool.lease(LeaseLimit::new(100, 1 << 20)).unwrap().len();
+    println!(
+        "  open with {:?} records: {opened:.1?}, the first {first} after {:.1?}; {}",
+        report.records,
+        start.elapsed(),
+        memory()
+    );
+    spool.release_all();
+    spool
+}
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--open", home] => drop(open(home.as_ref())),
+        ["--drain", home] => {
+            let home = PathBuf::from(home);
+            let spool = open(&home);
+            let meter = Meter::start(&home);
+            let drained = drain(&spool, 100);
+            meter.stop(&format!("  delivery of {drained}, a commit every 100"), 0, Some(&spool));
+            println!("  {}", memory());
+        }
+        ["--outage", dir, rate, interval] => {
+            outage(dir.as_ref(), rate.parse().unwrap(), interval.parse().unwrap(), 0);
+        }
+        [dir] => {
+            let dir: &Path = dir.as_ref();
+            for (rate, interval, alerts) in
+                [(10, 5, 0), (100, 5, 0), (10, 1, 0), (10, 1, 100), (10, 5, 100), (2, 1, 0), (1, 1, 0)]
+            {
+                outage(dir, rate, interval, alerts);
+            }
+            images(dir, false);
+            images(dir, true);
+            backlog(dir);
+        }
+        _ => eprintln!("measure DIR | --outage DIR RATE SECONDS"),
+    }
 }

@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use crate::Payload;
 use crate::files::{Found, Tidy};
-use crate::format::{Place, decode_prefix};
+use crate::format::{Kind, Place, decode_prefix};
 use crate::queue::Pending;
 use crate::spool::{Inner, lock};
 
@@ -51,7 +50,7 @@ impl Inner {
         let walked = queue.files.walk(Tidy::Yes, |found| match found {
             Found::Unfinished(path) => removed += u64::from(fs::remove_file(path).is_ok()),
             Found::Payload(place) => match index.scan(place.slot, place.order, place.order).next() {
-                Ok(Some((key, _))) if key.payload == Payload::File => {}
+                Ok(Some((key, _))) if key.kind == Kind::File => {}
                 Ok(_) => orphans.push(place),
                 Err(e) => fault = Some(e.to_string()),
             },

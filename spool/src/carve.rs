@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::format::{ENTRY_MAX, Entry, MAGIC, Place, decode_prefix};
+use crate::SpoolError;
+use crate::format::{ENTRY_MAX, Entry, Kind, MAGIC, Place, decode_prefix};
 use crate::meta::Meta;
-use crate::{Payload, SpoolError};
 
 const WINDOW: usize = 1 << 20;
 /// Entries that a survey keeps, the newest ones.
@@ -21,8 +21,8 @@ const KEEP_BYTES: usize = 4 << 20;
 /// What a log holds, by its bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// The last commit that left a trace, finished or not.
-    pub commit: u64,
+    /// The counts of the last commit that left a trace, finished or not.
+    pub meta: Meta,
     /// Small records by age, the newest ones.
     pub entries: BTreeMap<(u64, u8), Vec<u8>>,
     bytes: usize,
@@ -32,8 +32,9 @@ pub(crate) fn survey(log: &Path) -> Result<Survey, SpoolError> {
     let mut found = Survey::default();
     carve(log, |carved| {
         match carved {
-            Carved::Meta(meta) => found.commit = found.commit.max(meta.commit),
-            Carved::Entry(entry, bytes) if entry.key.payload == Payload::Inline => {
+            Carved::Meta(meta) if meta.commit > found.meta.commit => found.meta = meta,
+            Carved::Meta(_) => {}
+            Carved::Entry(entry, bytes) if entry.key.kind == Kind::Inline => {
                 found.keep(entry.key.place, bytes);
             }
             Carved::Entry(..) => {}

@@ -14,8 +14,16 @@ pub const BALLAST_BYTES: u64 = 8 << 20;
 /// A place where a test can let the disk fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Site {
+    /// Before an image's file is begun.
     WriteFile,
+    /// Before a pack is written.
+    Append,
+    /// After it was written, before its fsync.
+    SyncSegment,
+    /// Before the index is given a batch.
     Commit,
+    /// Before what the index does not know any more is removed.
+    Remove,
 }
 
 type Probe = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;

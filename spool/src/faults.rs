@@ -31,6 +31,7 @@ impl Faults {
             payload,
             durability,
             when_full: WhenFull::DropOldest,
+            max_age: None,
         };
         let options = Options {
             dir: dir.to_owned(),
@@ -41,12 +42,14 @@ impl Faults {
             ],
             max_bytes: 64 << 20,
             min_free_bytes: MIN_FREE,
+            max_age: None,
+            write_budget: None,
         };
         let (this, free) = (self.clone(), self.free.clone());
         let fault = move |site| {
             let fails = match site {
-                Site::Commit => &this.commit,
                 Site::WriteFile => &this.file,
+                _ => &this.commit,
             };
             if fails.load(SeqCst) { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
         };
@@ -177,4 +180,35 @@ fn a_missing_ballast_is_only_taken_in_when_the_disk_can_spare_it() {
     spool.commit().unwrap();
     assert_eq!(std::fs::metadata(dir.path().join("ballast")).unwrap().len(), BALLAST_BYTES);
     assert_eq!(push(&spool, READING, 1, 100).unwrap().kept, Kept::NextCommit);
+}
+
+#[test]
+fn the_list_of_removals_is_bounded_while_the_disk_takes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = healthy();
+    let spool = faults.open(dir.path());
+    for n in 0..200 {
+        let _ = push(&spool, IMAGE, n, 100).unwrap();
+    }
+    spool.commit().unwrap();
+    faults.commit.store(true, SeqCst);
+    let deliver = || {
+        let ids: Vec<RecordId> =
+            spool.lease(LeaseLimit::new(10, u64::MAX)).unwrap().iter().map(|r| r.id).collect();
+        spool.done(&ids).unwrap()
+    };
+    let delivered: usize = (0..20).map(|_| deliver()).sum();
+    assert_eq!(delivered, 70, "64 removals wait, and what was in flight");
+    assert!(spool.commit().is_err());
+    assert_eq!(deliver(), 0);
+    // Small records need no room in that list.
+    assert_eq!(push(&spool, ALERT, 1000, 10).unwrap().kept, Kept::NextCommit);
+    faults.commit.store(false, SeqCst);
+    spool.commit().unwrap();
+    let mut delivered = 0;
+    while spool.stats().records() > 0 {
+        delivered += deliver();
+        spool.commit().unwrap();
+    }
+    assert_eq!(delivered, 131);
 }

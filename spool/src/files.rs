@@ -173,7 +173,7 @@ pub(crate) enum Tidy {
     No,
 }
 
-fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let listing = match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing?,

@@ -8,9 +8,7 @@ use crate::{Payload, RecordId};
 pub const HEADER_MAX: usize = 4096;
 /// Longest payload of a record, in bytes.
 pub const PAYLOAD_MAX: usize = 256 << 20;
-/// Header and payload together up to which a record of an `Inline` lane has no file. sled holds at most 17
-/// entries a page and moves pages over 128 KiB to files of its own, which it does not fsync as we would: this
-/// keeps clear of them.
+/// Header and payload together up to which a record of an `Inline` lane has no file of its own.
 pub const INLINE_MAX: usize = 6 << 10;
 
 pub(crate) const MAGIC: [u8; 4] = *b"EvS\x01";
@@ -35,8 +33,45 @@ pub(crate) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
     pub place: Place,
-    pub payload: Payload,
+    pub kind: Kind,
     pub cost: u32,
+}
+
+/// Where a record's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// In the index, as version 0.1 stored small records.
+    Inline,
+    /// In a file of its own.
+    File,
+    /// In a segment, with others.
+    Packed,
+}
+
+impl Kind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Inline => 0,
+            Self::File => 1,
+            Self::Packed => 2,
+        }
+    }
+
+    const fn of(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Inline),
+            1 => Some(Self::File),
+            2 => Some(Self::Packed),
+            _ => None,
+        }
+    }
+
+    pub const fn payload(self) -> Payload {
+        match self {
+            Self::File => Payload::File,
+            Self::Inline | Self::Packed => Payload::Inline,
+        }
+    }
 }
 
 impl Key {
@@ -44,7 +79,7 @@ impl Key {
         let mut out = [0; KEY_LEN];
         out[0] = self.place.slot;
         out[1..9].copy_from_slice(&self.place.order.to_be_bytes());
-        out[9] = kind(self.payload);
+        out[9] = self.kind.code();
         out[10..].copy_from_slice(&self.cost.to_be_bytes());
         out
     }
@@ -53,7 +88,7 @@ impl Key {
         let bytes: &[u8; KEY_LEN] = bytes.try_into().ok()?;
         Some(Self {
             place: Place { slot: bytes[0], order: u64::from_be_bytes(bytes[1..9].try_into().ok()?) },
-            payload: payload(bytes[9])?,
+            kind: Kind::of(bytes[9])?,
             cost: u32::from_be_bytes(bytes[10..].try_into().ok()?),
         })
     }
@@ -69,27 +104,12 @@ pub(crate) fn span(slot: u8, orders: RangeInclusive<u64>) -> RangeInclusive<Vec<
     low..=high
 }
 
-const fn kind(payload: Payload) -> u8 {
-    match payload {
-        Payload::Inline => 0,
-        Payload::File => 1,
-    }
-}
-
-const fn payload(kind: u8) -> Option<Payload> {
-    match kind {
-        0 => Some(Payload::Inline),
-        1 => Some(Payload::File),
-        _ => None,
-    }
-}
-
 /// The bytes a record counts for, against every bound.
-pub(crate) fn cost(payload: Payload, header_len: usize, payload_len: usize) -> u32 {
-    let payload_cost = match payload {
-        Payload::Inline => payload_len as u64,
+pub(crate) fn cost(kind: Kind, header_len: usize, payload_len: usize) -> u32 {
+    let payload_cost = match kind {
+        Kind::Inline | Kind::Packed => payload_len as u64,
         // The file ends with a copy of the entry, so a whole block more may be begun.
-        Payload::File => (payload_len as u64 + header_len as u64 + 64).div_ceil(BLOCK) * BLOCK,
+        Kind::File => (payload_len as u64 + header_len as u64 + 64).div_ceil(BLOCK) * BLOCK,
     };
     u32::try_from(payload_cost + header_len as u64 + ENTRY_COST)
         .expect("PAYLOAD_MAX and HEADER_MAX are far below 4 GiB")
@@ -108,6 +128,7 @@ pub(crate) struct Entry<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body<'a> {
     Inline(&'a [u8]),
+    Packed(&'a [u8]),
     /// The payload's CRC-32; the payload is in the file.
     File(u32),
 }
@@ -120,17 +141,18 @@ pub(crate) fn encode(
     payload_len: usize,
 ) -> Vec<u8> {
     let crc_bytes;
-    let (payload, body) = match body {
-        Body::Inline(bytes) => (Payload::Inline, bytes),
+    let (kind, body) = match body {
+        Body::Inline(bytes) => (Kind::Inline, bytes),
+        Body::Packed(bytes) => (Kind::Packed, bytes),
         Body::File(crc) => {
             crc_bytes = crc.to_le_bytes();
-            (Payload::File, &crc_bytes[..])
+            (Kind::File, &crc_bytes[..])
         }
     };
     let mut out = Vec::with_capacity(FIXED + header.len() + body.len());
     out.extend_from_slice(&MAGIC);
     out.push(place.slot);
-    out.push(kind(payload));
+    out.push(kind.code());
     out.extend_from_slice(&place.order.to_le_bytes());
     out.extend_from_slice(&id.0);
     out.extend_from_slice(&u16::try_from(header.len()).expect("checked against HEADER_MAX").to_le_bytes());
@@ -151,15 +173,15 @@ pub(crate) fn decode_prefix(bytes: &[u8]) -> Option<(Entry<'_>, usize)> {
     if fixed[..4] != MAGIC {
         return None;
     }
-    let payload = payload(fixed[5])?;
+    let kind = Kind::of(fixed[5])?;
     let header_len = usize::from(u16::from_le_bytes([fixed[30], fixed[31]]));
     let payload_len = u32::from_le_bytes(fixed[32..36].try_into().ok()?);
     if header_len > HEADER_MAX || payload_len as usize > PAYLOAD_MAX {
         return None;
     }
-    let body_len = match payload {
-        Payload::Inline => payload_len as usize,
-        Payload::File => 4,
+    let body_len = match kind {
+        Kind::Inline | Kind::Packed => payload_len as usize,
+        Kind::File => 4,
     };
     let total = FIXED + header_len + body_len;
     let rest = bytes.get(FIXED..total)?;
@@ -172,13 +194,14 @@ pub(crate) fn decode_prefix(bytes: &[u8]) -> Option<(Entry<'_>, usize)> {
     let (header, body) = rest.split_at(header_len);
     let place = Place { slot: fixed[4], order: u64::from_le_bytes(fixed[6..14].try_into().ok()?) };
     let entry = Entry {
-        key: Key { place, payload, cost: cost(payload, header_len, payload_len as usize) },
+        key: Key { place, kind, cost: cost(kind, header_len, payload_len as usize) },
         id: RecordId(fixed[14..30].try_into().ok()?),
         header,
         payload_len,
-        body: match payload {
-            Payload::Inline => Body::Inline(body),
-            Payload::File => Body::File(u32::from_le_bytes(body.try_into().ok()?)),
+        body: match kind {
+            Kind::Inline => Body::Inline(body),
+            Kind::Packed => Body::Packed(body),
+            Kind::File => Body::File(u32::from_le_bytes(body.try_into().ok()?)),
         },
     };
     Some((entry, total))
@@ -211,7 +234,7 @@ pub(crate) fn entry_in_tail(end_of_file: &[u8]) -> Option<&[u8]> {
     let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
     let entry = rest.get(rest.len().checked_sub(len)?..)?;
     let (decoded, used) = decode_prefix(entry)?;
-    (used == len && decoded.key.payload == Payload::File).then_some(entry)
+    (used == len && decoded.key.kind == Kind::File).then_some(entry)
 }
 
 /// The longest tail a file can have.
@@ -243,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_key_survives_the_round_trip_and_sorts_by_lane_and_order() {
-        let key = |slot, order| Key { place: Place { slot, order }, payload: Payload::File, cost: 77 };
+        let key = |slot, order| Key { place: Place { slot, order }, kind: Kind::File, cost: 77 };
         assert_eq!(Key::decode(&key(1, 2).encode()), Some(key(1, 2)));
         assert!(key(0, u64::MAX).encode() < key(1, 0).encode());
         assert!(key(1, 255).encode() < key(1, 256).encode());

@@ -10,12 +10,15 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::SpoolError;
+use crate::ages::{self, Ages};
 use crate::format::{Key, span};
 use crate::meta::Meta;
+use crate::segment::Segment;
+use crate::segments::Notes;
 
 /// sled keeps pages in memory up to this; the spool reads in order, so more would not help.
 const CACHE_BYTES: u64 = 2 << 20;
-/// The key of everything that is not a record. Slots stay far below.
+/// The key of the counts. Notes of segments and the marks of ages have others. Slots stay far below.
 const META_KEY: [u8; 1] = [0xff];
 
 #[derive(Debug, Clone)]
@@ -49,6 +52,9 @@ impl Index {
         };
         let log = path.join("db");
         let log = File::open(&log).map_err(|e| SpoolError::io("open", &log, e))?;
+        // Whoever read the log left it in the page cache in large pieces, and Linux then counts, and some file
+        // systems write, a whole piece for each small write into it.
+        let _ = rustix::fs::fadvise(&log, 0, None, rustix::fs::Advice::DontNeed);
         let index = Self { db, log: log.into(), path: path.to_owned() };
         crate::disk::sync_dir(path)?;
         Ok(index)
@@ -83,6 +89,34 @@ impl Index {
             found.1 += u64::from(key.cost);
         }
         Ok(found)
+    }
+
+    pub fn put_notes(batch: &mut sled::Batch, notes: &Notes) {
+        for (slot, first) in &notes.stale {
+            batch.remove(&Segment::note_key(*slot, *first));
+        }
+        for (slot, segment) in &notes.put {
+            batch.insert(&Segment::note_key(*slot, segment.first), segment.note(*slot));
+        }
+    }
+
+    /// What it knows of segments. A damaged note is as none: the segment is read instead.
+    pub fn notes(&self) -> Result<Vec<(u8, Segment)>, SpoolError> {
+        let mut notes = Vec::new();
+        let mut found = self.db.range(Segment::notes_of_all());
+        while let Some((_, note)) = guard(&self.path, "read", || found.next().transpose())? {
+            notes.extend(Segment::from_note(&note));
+        }
+        Ok(notes)
+    }
+
+    pub fn put_ages(batch: &mut sled::Batch, ages: &Ages) {
+        batch.insert(&ages::KEY, ages.encode());
+    }
+
+    pub fn ages(&self) -> Result<Ages, SpoolError> {
+        let bytes = guard(&self.path, "read", || self.db.get(ages::KEY))?;
+        Ok(bytes.map_or_else(Ages::default, |b| Ages::decode(&b)))
     }
 
     pub fn put_meta(batch: &mut sled::Batch, meta: &Meta) {

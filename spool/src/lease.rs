@@ -10,8 +10,8 @@
 
 use crate::files::Unreadable;
 use crate::format::{Body, Entry, Key, decode};
-use crate::index::Scan;
 use crate::queue::{Class, Queue};
+use crate::walk::Walk;
 use crate::{Lane, LeaseLimit, Reason, Record, SpoolError};
 
 /// One part in so many of the bytes given to more important backlogs.
@@ -23,7 +23,7 @@ const OWED_MAX: u64 = 16 << 20;
 struct Source {
     lane: usize,
     class: Class,
-    scan: Scan,
+    walk: Walk,
     next: Option<(Key, sled::IVec)>,
 }
 
@@ -61,6 +61,9 @@ impl Budget {
 impl Queue {
     pub fn next_batch(&mut self, limit: LeaseLimit) -> Result<Vec<Record>, SpoolError> {
         let mut out = Vec::new();
+        if !self.may_remove() {
+            return Ok(out);
+        }
         match self.fill(limit, &mut out) {
             // What was leased already must reach the caller; the fault will show itself again.
             Err(_) if !out.is_empty() => Ok(out),
@@ -125,8 +128,8 @@ impl Queue {
     }
 
     fn source(&mut self, lane: usize, class: Class) -> Result<Source, SpoolError> {
-        let scan = self.open_scan(lane, class)?;
-        let mut source = Source { lane, class, scan, next: None };
+        let walk = self.open_scan(lane, class)?;
+        let mut source = Source { lane, class, walk, next: None };
         self.step(&mut source)?;
         Ok(source)
     }
@@ -134,7 +137,7 @@ impl Queue {
     /// Moves a source on to its next free record, and the class's cursor with it.
     fn step(&mut self, source: &mut Source) -> Result<(), SpoolError> {
         source.next = loop {
-            match self.next_of(&mut source.scan)? {
+            match self.next_of(&mut source.walk)? {
                 Some((key, _)) if !self.is_free(key.place) => {}
                 found => break found,
             }
@@ -147,11 +150,16 @@ impl Queue {
         Ok(())
     }
 
-    /// A scan's next record; what it says of damage is remembered for the next commit.
-    pub(crate) fn next_of(&mut self, scan: &mut Scan) -> Result<Option<(Key, sled::IVec)>, SpoolError> {
-        scan.next().inspect_err(|e| {
+    /// A walk's next record; what it says of damage to the index is remembered for the next commit.
+    pub(crate) fn next_of(&mut self, walk: &mut Walk) -> Result<Option<(Key, sled::IVec)>, SpoolError> {
+        let found = walk.next(&mut self.segments);
+        self.count_damage();
+        if let Err(e) = &found
+            && walk.index_failed
+        {
             self.suspect.get_or_insert_with(|| e.to_string());
-        })
+        }
+        found
     }
 
     fn hand_out(
@@ -201,7 +209,7 @@ impl Queue {
 
     fn payload(&self, entry: Entry<'_>) -> Result<Vec<u8>, Unreadable> {
         match entry.body {
-            Body::Inline(bytes) => Ok(bytes.to_vec()),
+            Body::Inline(bytes) | Body::Packed(bytes) => Ok(bytes.to_vec()),
             Body::File(crc) => self.files.read(entry.key.place, entry.payload_len, crc),
         }
     }

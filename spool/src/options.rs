@@ -1,6 +1,7 @@
 //! What the owner of a spool decides once, at open.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::SpoolError;
 
@@ -18,6 +19,26 @@ pub struct Options {
     pub max_bytes: u64,
     /// The spool stops growing when less than this is free on its disk.
     pub min_free_bytes: u64,
+    /// A bound on the age of all records, whatever their lane allows: see [`LaneOptions::max_age`].
+    pub max_age: Option<Duration>,
+    /// Bytes that may be written a day, so that a card lasts. [`Spool::pace`](crate::Spool::pace) then stretches
+    /// the commit interval; records are stored and alerts are durable at once all the same.
+    pub write_budget: Option<u64>,
+}
+
+impl Options {
+    /// A spool of at most 2 GiB that leaves 256 MiB of its disk to others.
+    #[must_use]
+    pub fn new(dir: &std::path::Path, lanes: Vec<LaneOptions>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            lanes,
+            max_bytes: 2 << 30,
+            min_free_bytes: 256 << 20,
+            max_age: None,
+            write_budget: None,
+        }
+    }
 }
 
 /// One lane.
@@ -33,12 +54,29 @@ pub struct LaneOptions {
     pub durability: Durability,
     /// What gives way when the lane is full.
     pub when_full: WhenFull,
+    /// Records older than this are dropped by [`Spool::expire`](crate::Spool::expire). None keeps them however old
+    /// they are.
+    pub max_age: Option<Duration>,
+}
+
+impl LaneOptions {
+    /// A lane that may take all of the spool, and whose records may grow old in it.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        payload: Payload,
+        durability: Durability,
+        when_full: WhenFull,
+    ) -> Self {
+        Self { name, max_bytes: u64::MAX, payload, durability, when_full, max_age: None }
+    }
 }
 
 /// Where a lane's payloads are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
-    /// In sled beside the header. A record over [`INLINE_MAX`](crate::INLINE_MAX) bytes gets a file all the same.
+    /// With others of its lane in one file. A record over [`INLINE_MAX`](crate::INLINE_MAX) bytes gets a file of
+    /// its own all the same.
     Inline,
     /// In a file of its own.
     File,
@@ -60,6 +98,9 @@ pub enum WhenFull {
     DropOldest,
     /// The record being pushed.
     DropNewest,
+    /// Records spread evenly over all that are stored: first every second one, then every second of those that
+    /// are left, and so on. So a time lapse stays one. For lanes of `Payload::File` only.
+    Thin,
 }
 
 /// How much one [`lease`](crate::Spool::lease) may hand out.
@@ -116,6 +157,12 @@ impl Options {
             }
             if self.lanes[..i].iter().any(|l| l.name == lane.name) {
                 return fault(format!("two lanes are called {:?}", lane.name));
+            }
+            if lane.when_full == WhenFull::Thin && lane.payload != Payload::File {
+                return fault(format!(
+                    "lane {:?}: only records with files of their own can be thinned",
+                    lane.name
+                ));
             }
             if lane.max_bytes == 0 {
                 return fault(format!("lane {:?} may hold 0 bytes", lane.name));

@@ -117,11 +117,13 @@ pub enum Reason {
     Rejected,
     /// A record with the same id is in flight.
     Duplicate,
+    /// It was older than its lane allows.
+    Expired,
 }
 
 impl Reason {
     /// Every reason, in the order in which [`LaneStats::dropped`](crate::LaneStats::dropped) is kept.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LaneFull,
         Self::SpoolFull,
         Self::DiskLow,
@@ -130,6 +132,7 @@ impl Reason {
         Self::FileMissing,
         Self::Rejected,
         Self::Duplicate,
+        Self::Expired,
     ];
 
     /// A short name for metrics and logs.
@@ -144,6 +147,7 @@ impl Reason {
             Self::FileMissing => "file_missing",
             Self::Rejected => "rejected",
             Self::Duplicate => "duplicate",
+            Self::Expired => "expired",
         }
     }
 }

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use crate::carve::{Carved, Survey, carve, survey};
 use crate::disk::sync_dir;
 use crate::files::{Files, Found, Tidy};
-use crate::format::{Place, decode_prefix};
+use crate::format::{Kind, Place, decode_prefix};
 use crate::index::Index;
-use crate::meta::Meta;
+use crate::meta::{Meta, Slot};
 use crate::queue::{EPOCH_BITS, EPOCH_MAX};
-use crate::{Payload, Repair, SpoolError};
+use crate::{Repair, SpoolError};
 
 /// So many damaged indexes are kept, for whoever wants to look at one.
 const KEEP_BROKEN: usize = 2;
@@ -59,8 +59,9 @@ pub(crate) fn open_index(
     let (salvaged, adopted) = rebuild(dir, &db, files, &survey)?;
     let set_aside = swap(dir, &db)?;
     let (index, meta) = open_sound(&db)?;
-    tracing::error!(salvaged, adopted, set_aside = %set_aside.display(), "the spool's index was rebuilt");
-    Ok((index, meta, Some(Repair { found, set_aside: Some(set_aside), salvaged, adopted })))
+    let lost = lost(&survey, &meta);
+    tracing::error!(salvaged, adopted, lost, set_aside = %set_aside.display(), "the spool's index was rebuilt");
+    Ok((index, meta, Some(Repair { found, set_aside: Some(set_aside), salvaged, adopted, lost })))
 }
 
 fn open_sound(db: &Path) -> Result<(Index, Meta), SpoolError> {
@@ -71,6 +72,12 @@ fn open_sound(db: &Path) -> Result<(Index, Meta), SpoolError> {
         None => return Err(SpoolError::Damaged { what: "its counts are missing".into() }),
     };
     Ok((index, meta))
+}
+
+/// How many records less there are than the last counts said. The files of images are looked at later.
+fn lost(survey: &Survey, meta: &Meta) -> u64 {
+    let less = |(slot, then): (u8, &Slot)| then.records.saturating_sub(meta.slot(slot).records);
+    (0..=u8::MAX).zip(&survey.meta.slots).map(less).sum()
 }
 
 fn counts_fit(index: &Index, meta: &Meta) -> Result<bool, SpoolError> {
@@ -91,16 +98,16 @@ fn put_back(
     mut meta: Meta,
     damage: Option<String>,
 ) -> Result<(Index, Meta, Option<Repair>), SpoolError> {
-    let committed = survey.commit.saturating_sub(1).max(closed_at(dir));
+    let committed = survey.meta.commit.saturating_sub(1).max(closed_at(dir));
     if meta.commit >= committed {
-        let repair = |found| Repair { found, set_aside: None, salvaged: 0, adopted: 0 };
+        let repair = |found| Repair { found, set_aside: None, salvaged: 0, adopted: 0, lost: 0 };
         return Ok((index, meta, damage.map(repair)));
     }
     let found = damage.unwrap_or_else(|| format!("its log ends at commit {} of {committed}", meta.commit));
     let mut writer = Writer::new(&index);
     for entry in survey.entries.values() {
         if decode_prefix(entry).is_some_and(|(e, _)| meta.is_before(e.key.place)) {
-            writer.put_if(entry, Payload::Inline)?;
+            writer.put_if(entry, Kind::Inline)?;
         }
     }
     let salvaged = writer.seen.len() as u64;
@@ -114,6 +121,7 @@ fn put_back(
             (slot.records, slot.bytes) = (records, bytes);
         }
     }
+    let lost = lost(survey, &meta);
     meta.epoch = meta.epoch.max(epoch);
     meta.commit = committed + 1;
     let mut batch = sled::Batch::default();
@@ -121,7 +129,7 @@ fn put_back(
     index.apply(batch)?;
     index.sync()?;
     tracing::error!(error = found, salvaged, "the spool's index had lost its end; it was put back");
-    Ok((index, meta, Some(Repair { found, set_aside: None, salvaged, adopted: 0 })))
+    Ok((index, meta, Some(Repair { found, set_aside: None, salvaged, adopted: 0, lost })))
 }
 
 /// Notes how far the commits went, in a file that no damage to the index touches.
@@ -160,11 +168,11 @@ fn rebuild(dir: &Path, db: &Path, files: &Files, survey: &Survey) -> Result<(u64
     let mut writer = Writer::new(&index);
     // Entries of files are left to the files: they are the truth, and the log has those of removed ones too.
     carve(&db.join("db"), |carved| match carved {
-        Carved::Entry(_, bytes) => writer.put_if(bytes, Payload::Inline),
+        Carved::Entry(_, bytes) => writer.put_if(bytes, Kind::Inline),
         Carved::Meta(_) => Ok(()),
     })?;
     // sled may have wiped these when it tried to open the log.
-    survey.entries.values().try_for_each(|entry| writer.put_if(entry, Payload::Inline))?;
+    survey.entries.values().try_for_each(|entry| writer.put_if(entry, Kind::Inline))?;
     let salvaged = writer.seen.len() as u64;
 
     let mut places = Vec::new();
@@ -174,12 +182,12 @@ fn rebuild(dir: &Path, db: &Path, files: &Files, survey: &Survey) -> Result<(u64
         if let Some(entry) = files.entry(place)
             && decode_prefix(&entry).is_some_and(|(e, _)| e.key.place == place)
         {
-            writer.put_if(&entry, Payload::File)?;
+            writer.put_if(&entry, Kind::File)?;
         }
     }
     let adopted = writer.seen.len() as u64 - salvaged;
 
-    writer.finish(survey.commit.max(closed_at(dir)))?;
+    writer.finish(survey.meta.commit.max(closed_at(dir)))?;
     index.sync()?;
     Ok((salvaged, adopted))
 }
@@ -203,10 +211,10 @@ impl<'a> Writer<'a> {
         Self { index, batch: sled::Batch::default(), batch_bytes: 0, seen: BTreeMap::new() }
     }
 
-    fn put_if(&mut self, entry: &[u8], payload: Payload) -> Result<(), SpoolError> {
+    fn put_if(&mut self, entry: &[u8], kind: Kind) -> Result<(), SpoolError> {
         let Some((decoded, _)) = decode_prefix(entry) else { return Ok(()) };
         let key = decoded.key;
-        if key.payload != payload || self.seen.insert(key.place, key.cost).is_some() {
+        if key.kind != kind || self.seen.insert(key.place, key.cost).is_some() {
             return Ok(());
         }
         self.batch.insert(&key.encode()[..], entry);

@@ -3,6 +3,7 @@
 use crate::disk::Disk;
 use crate::format::{Key, Place, decode};
 use crate::queue::{Class, Queue};
+use crate::segments::Damage;
 use crate::{Dropped, Lane, Reason, RecordId, SpoolError, WhenFull};
 
 /// Whether a record finds room.
@@ -15,11 +16,17 @@ pub(crate) enum Room {
 impl Queue {
     /// Every record that leaves without having been delivered passes here and nowhere else.
     pub fn drop_record(&mut self, lane: usize, id: Option<RecordId>, bytes: u64, reason: Reason) -> Dropped {
+        self.count_drops(lane, id, 1, bytes, reason);
+        Dropped { lane: Lane(u8::try_from(lane).expect("at most MAX_LANES lanes")), id, bytes, reason }
+    }
+
+    fn count_drops(&mut self, lane: usize, id: Option<RecordId>, records: u64, bytes: u64, reason: Reason) {
         let state = &mut self.lanes[lane];
         let count = &mut state.dropped[reason as usize];
-        *count += 1;
+        let before = *count;
+        *count += records;
         // At 1, 2, 4, 8 ...: a flood of drops is a few lines, without a clock.
-        if count.is_power_of_two() {
+        if count.checked_ilog2() != before.checked_ilog2() {
             let id = id.map_or_else(|| "unreadable".to_owned(), |id| id.to_string());
             tracing::warn!(
                 lane = state.options.name,
@@ -30,7 +37,13 @@ impl Queue {
                 "records are being dropped"
             );
         }
-        Dropped { lane: Lane(u8::try_from(lane).expect("at most MAX_LANES lanes")), id, bytes, reason }
+    }
+
+    /// Counts records that damage has taken out of a segment.
+    pub fn drop_lost(&mut self, lane: usize, damage: Damage) {
+        if damage.records > 0 {
+            self.count_drops(lane, None, damage.records, damage.bytes, damage.reason);
+        }
     }
 
     /// Drops a record that is stored.
@@ -114,6 +127,17 @@ impl Queue {
         reason: Reason,
         dropped: &mut Vec<Dropped>,
     ) -> Result<bool, SpoolError> {
+        if !self.may_remove() {
+            return Ok(false);
+        }
+        if self.lanes[lane].options.when_full == WhenFull::Thin {
+            if self.drop_thinned(lane, reason, dropped)? {
+                return Ok(true);
+            }
+            let gone = self.drop_oldest_pending(lane, reason);
+            dropped.extend(gone);
+            return Ok(gone.is_some());
+        }
         for class in [Class::Backlog, Class::Live] {
             let mut scan = self.open_scan(lane, class)?;
             while let Some((key, entry)) = self.next_of(&mut scan)? {

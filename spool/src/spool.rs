@@ -3,16 +3,18 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::disk::{Ballast, Disk, create_dir};
 use crate::files::Files;
 use crate::format::{
-    Body, ENTRY_MAX, HEADER_MAX, INLINE_MAX, KEY_LEN, Key, PAYLOAD_MAX, Place, cost, encode, file_tail,
+    Body, ENTRY_MAX, HEADER_MAX, INLINE_MAX, Key, Kind, PAYLOAD_MAX, Place, cost, encode, file_tail,
 };
 use crate::lanes::slots_for;
 use crate::queue::{Pending, Queue};
 use crate::repair::{self, Trust, open_index};
 use crate::room::Room;
+use crate::segments::{Closing, Segments};
 use crate::{
     Degraded, Durability, Kept, Lane, LaneStats, LeaseLimit, NewRecord, OpenReport, Options, Payload, Pushed,
     Reason, Record, RecordId, SpoolError, Stats,
@@ -68,7 +70,7 @@ impl Spool {
         let mut ballast = Ballast::at(&dir);
         ballast.restore(disk.free(&dir), options.min_free_bytes);
         let inner = Inner {
-            queue: Mutex::new(Queue::new(&options, &slots, files.clone(), ballast)),
+            queue: Mutex::new(Queue::new(&options, &slots, files, Segments::new(&dir), ballast)),
             disk,
             committing: Mutex::new(()),
             pushing: options.lanes.iter().map(|_| Mutex::new(())).collect(),
@@ -100,7 +102,7 @@ impl Spool {
         report.unknown_lanes = (0..)
             .zip(&names)
             .filter(|(slot, _)| queue.lane_of(*slot).is_none())
-            .map(|(slot, name)| (name.clone(), queue.meta.slot(slot).records))
+            .map(|(slot, name)| (name.clone(), queue.meta.slot(slot).records + queue.segments.count(slot).0))
             .filter(|(_, records)| *records > 0)
             .collect();
         drop(queue);
@@ -124,11 +126,24 @@ impl Spool {
         let mut dropped = Vec::new();
         let mut queue = lock(&inner.queue);
         let options = queue.lanes[at].options.clone();
-        let payload = match options.payload {
-            Payload::Inline if record.header.len() + record.payload.len() <= INLINE_MAX => Payload::Inline,
-            _ => Payload::File,
+        let kind = match options.payload {
+            Payload::Inline if record.header.len() + record.payload.len() <= INLINE_MAX => Kind::Packed,
+            _ => Kind::File,
         };
-        let cost = cost(payload, record.header.len(), record.payload.len());
+        let cost = cost(kind, record.header.len(), record.payload.len());
+        let waits = |queue: &Queue| queue.durable_end(at) < queue.lanes[at].next;
+        if kind == Kind::File && options.payload == Payload::Inline && waits(&queue) {
+            // A crash would keep the file, and not its elders that wait to be packed.
+            drop(queue);
+            let elders = inner.commit();
+            queue = lock(&inner.queue);
+            if let Err(e) = elders
+                && waits(&queue)
+            {
+                queue.drop_record(at, Some(record.id), u64::from(cost), Reason::DiskFull);
+                return Err(e);
+            }
+        }
         let refuse =
             |queue: &mut Queue, reason| queue.drop_record(at, Some(record.id), u64::from(cost), reason);
 
@@ -153,25 +168,30 @@ impl Spool {
         }
         let state = &mut queue.lanes[at];
         let place = Place { slot: state.slot, order: state.next };
-        let key = Key { place, payload, cost };
+        let key = Key { place, kind, cost };
         state.next += 1;
         let encode = |body| encode(place, record.id, record.header, body, record.payload.len());
-        let entry = match payload {
-            Payload::Inline => encode(Body::Inline(record.payload)),
-            Payload::File => {
+        let entry = match kind {
+            Kind::Inline | Kind::Packed => encode(Body::Packed(record.payload)),
+            Kind::File => {
                 state.writing = Some(key);
                 let files = queue.files.clone();
                 drop(queue);
                 let entry = encode(Body::File(crc32fast::hash(record.payload)));
                 let tail = file_tail(&entry);
-                let written = files.write(place, record.payload, &tail, &inner.disk);
+                let write = || files.write(place, record.payload, &tail, &inner.disk);
+                let written = match write() {
+                    // What was dropped for this one gives its room back with a commit.
+                    Err(e) if e.is_full() => inner.commit().and_then(|()| write()).map_err(|_| e),
+                    written => written,
+                };
                 queue = lock(&inner.queue);
                 queue.lanes[at].writing = None;
                 if let Err(e) = written {
                     refuse(&mut queue, Reason::DiskFull);
                     return Err(e);
                 }
-                queue.bytes_written += (record.payload.len() + tail.len()) as u64;
+                queue.bytes_written += (record.payload.len() + tail.len()).next_multiple_of(4096) as u64;
                 entry
             }
         };
@@ -261,6 +281,27 @@ impl Spool {
         Ok(true)
     }
 
+    /// Drops records that are older than their lane or the spool allows, not those in flight. Call it now and then,
+    /// with the time since 1970, once the clock is known to be right: the spool has none of its own, and a record's
+    /// age counts from the first call after its push. It is late by up to a sixteenth of the greatest age. Returns
+    /// how many records were dropped; at most some thousand go at once.
+    ///
+    /// # Errors
+    /// If the disk or the index cannot be read.
+    pub fn expire(&self, now: Duration) -> Result<u64, SpoolError> {
+        let expired = lock(&self.0.queue).expire(now);
+        self.relieve();
+        expired
+    }
+
+    /// How long to wait with the next commit: `interval`, or longer while the write budget is overdrawn. `now` is
+    /// the time since any fixed moment, by a clock that is never put back. [`Stats::budget`] tells.
+    pub fn pace(&self, interval: Duration, now: Duration) -> Duration {
+        let mut queue = lock(&self.0.queue);
+        let written = queue.bytes_written;
+        queue.pace.next(interval, now, written)
+    }
+
     /// How the spool is.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -288,6 +329,7 @@ impl Spool {
             uncommitted: queue.pending.len() as u64,
             bytes_written: queue.bytes_written,
             commits: queue.commits,
+            budget: queue.pace.budget(),
             index_bytes: queue.index.as_ref().map_or(0, crate::index::Index::bytes_on_disk),
             free_bytes,
             degraded: queue.fault.clone().or_else(|| low.then_some(Degraded::DiskLow)),
@@ -306,13 +348,13 @@ impl Spool {
         drop(queue);
         let inner = &self.0;
         Ok(crate::Listing::new(move |from| {
-            let queue = lock(&inner.queue);
+            let mut queue = lock(&inner.queue);
             let mut page = Vec::new();
-            let mut scan = queue.index()?.scan(slot, from, u64::MAX);
+            let mut walk = queue.walk(slot, from, u64::MAX)?;
             while page.len() < crate::listing::PAGE
-                && let Some(found) = scan.next()?
+                && let Some(found) = queue.next_of(&mut walk)?
             {
-                if !queue.gone.contains_key(&found.0.place) && !queue.pending.contains_key(&found.0.place) {
+                if !queue.is_leaving(found.0.place) && !queue.pending.contains_key(&found.0.place) {
                     page.push(found);
                 }
             }
@@ -344,7 +386,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        match self.commit() {
+        match self.commit_and(Closing::Yes) {
             Ok(()) => repair::note_closed(&self.dir, lock(&self.queue).meta.commit),
             Err(e) => tracing::error!(error = %e, "the spool's last commit failed"),
         }
@@ -352,7 +394,7 @@ impl Drop for Inner {
 }
 
 fn check_sizes(record: &NewRecord<'_>) -> Result<(), SpoolError> {
-    const { assert!(KEY_LEN < 64 && INLINE_MAX < PAYLOAD_MAX) };
+    const { assert!(INLINE_MAX < PAYLOAD_MAX) };
     for (what, len, max) in
         [("its header", record.header.len(), HEADER_MAX), ("its payload", record.payload.len(), PAYLOAD_MAX)]
     {

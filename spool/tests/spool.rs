@@ -288,5 +288,5 @@ fn a_listing_and_an_inspection_show_what_is_stored() {
     assert_eq!(inspector.verify().unwrap().corrupt, [(IMAGE, image.order)]);
     std::fs::rename(file, file.with_extension("part")).unwrap();
     let verified = inspector.verify().unwrap();
-    assert_eq!((verified.missing, verified.orphans), (vec![(IMAGE, image.order)], 1));
+    assert_eq!((verified.missing, verified.unfinished), (vec![(IMAGE, image.order)], 1));
 }

@@ -35,8 +35,7 @@ impl Mosquitto {
     }
 
     /// The access list of docs/mqtt.md, with a reader.
-    pub const ACL: &'static str = "pattern write edgeveil/%u/#\npattern read edgeveil/%u/ack\n\
-        user bridge\ntopic read edgeveil/#\ntopic write edgeveil/+/ack\nuser watcher\ntopic read #\n";
+    pub const ACL: &'static str = include_str!("../../certs/mosquitto.acl");
 
     /// Starts it again on the same port, with what it has kept.
     pub fn restart(&mut self) {

@@ -4,6 +4,7 @@ mod check;
 mod logs;
 mod run;
 mod score;
+mod spool;
 mod veil;
 
 use crate::settings::{self, Settings};
@@ -34,6 +35,8 @@ enum Command {
     Veil(veil::Arguments),
     /// Scores CSV rows from standard input, a line for each row at once
     Score(score::Arguments),
+    /// Looks into the spool of a stopped agent, and gets records out of it
+    Spool(spool::Arguments),
     /// Writes a shell's completion script to standard output
     Completions {
         /// For which shell
@@ -63,6 +66,7 @@ impl Cli {
             Command::Check(SettingsFile { config }) => read_settings(&config).and_then(|s| check::check(&s)),
             Command::Veil(arguments) => veil::veil(&arguments),
             Command::Score(arguments) => score::score(&arguments),
+            Command::Spool(arguments) => spool::spool(&arguments),
             Command::Completions { shell } => {
                 clap_complete::generate(
                     shell,

@@ -14,30 +14,30 @@ pub fn lane_index(lane: Lane) -> Index {
 /// Where records are kept that the broker refuses for good. Nothing is sent from here.
 pub const REFUSED: Index = Index(Lane::ALL.len() as u8);
 
-/// Opens the spool below the data folder. Alerts may take a quarter of it, events a sixteenth, and readings and images
-/// all of it: what is dropped first when it is full is the oldest image, and alerts go last.
+/// Opens the spool below the data folder. What is dropped first when it is full is an image, and alerts go last.
 pub fn open(settings: &Settings) -> Result<(Spool, OpenReport), SpoolError> {
-    let all = settings.spool.max_bytes;
-    let lane = |lane: Lane, max_bytes, payload, durability| LaneOptions {
-        name: lane.as_str(),
-        max_bytes,
-        payload,
-        durability,
-        when_full: WhenFull::DropOldest,
+    let spool = &settings.spool;
+    let lane = |lane: Lane, payload, durability| LaneOptions {
+        max_bytes: spool.lanes[lane as usize].max_bytes,
+        max_age: spool.lanes[lane as usize].max_age,
+        ..LaneOptions::new(lane.as_str(), payload, durability, WhenFull::DropOldest)
     };
+    let images = lane(Lane::Image, Payload::File, Durability::Group);
+    let lanes = vec![
+        lane(Lane::Alert, Payload::Inline, Durability::Immediate),
+        lane(Lane::Status, Payload::Inline, Durability::Group),
+        lane(Lane::Reading, Payload::Inline, Durability::Group),
+        LaneOptions { when_full: spool.images_when_full, ..images },
+        LaneOptions {
+            max_bytes: spool.max_bytes / 16,
+            ..LaneOptions::new("refused", Payload::Inline, Durability::Group, WhenFull::DropOldest)
+        },
+    ];
     Spool::open(Options {
-        dir: settings.device.data_dir.join("spool"),
-        lanes: vec![
-            lane(Lane::Alert, all / 4, Payload::Inline, Durability::Immediate),
-            lane(Lane::Status, all / 16, Payload::Inline, Durability::Group),
-            lane(Lane::Reading, all, Payload::Inline, Durability::Group),
-            lane(Lane::Image, all, Payload::File, Durability::Group),
-            LaneOptions {
-                name: "refused",
-                ..lane(Lane::Status, all / 16, Payload::Inline, Durability::Group)
-            },
-        ],
-        max_bytes: all,
-        min_free_bytes: settings.spool.min_free_bytes,
+        max_bytes: spool.max_bytes,
+        min_free_bytes: spool.min_free_bytes,
+        max_age: spool.max_age,
+        write_budget: spool.write_budget,
+        ..Options::new(&settings.device.data_dir.join("spool"), lanes)
     })
 }

@@ -8,7 +8,8 @@ use crate::{
 use edgeveil_spool::{NewRecord, Spool};
 use edgeveil_veil::VeiledJpeg;
 use edgeveil_wire::{
-    Alert, BootId, Event, EventKind, Lane, Name, Reading, RecordId, Severity, Stamp, Topic, Values,
+    Alert, BootId, ClockState, Event, EventKind, Lane, Name, Reading, RecordId, Severity, Stamp, Topic,
+    Values,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -126,9 +127,15 @@ pub struct Writer {
     /// Next number of each lane but the images'.
     next: [u64; 3],
     commit_interval: Duration,
+    /// The interval now: longer than the setting while the write budget is overdrawn.
+    wait: Duration,
+    clock: Arc<dyn Clock>,
     committed: Arc<Notify>,
     state: Arc<State>,
 }
+
+/// With nothing to write, old records are looked for so often.
+const IDLE: Duration = Duration::from_secs(60);
 
 impl Writer {
     /// A writer, the way to it, and the numbers for its images. `committed` is told when there is something to send.
@@ -141,7 +148,17 @@ impl Writer {
         state: Arc<State>,
     ) -> (Self, Records, ImageNumbers) {
         let (sender, items) = mpsc::channel(64);
-        let writer = Self { items, spool, boot, next: [0; 3], commit_interval, committed, state };
+        let writer = Self {
+            items,
+            spool,
+            boot,
+            next: [0; 3],
+            commit_interval,
+            wait: commit_interval,
+            clock: clock.clone(),
+            committed,
+            state,
+        };
         (writer, Records { items: sender, clock }, ImageNumbers { boot, next: 0 })
     }
 
@@ -150,18 +167,15 @@ impl Writer {
         let mut due: Option<Instant> = None;
         loop {
             let next = runtime.block_on(async {
-                match due {
-                    Some(due) => timeout_at(due, self.items.recv()).await.ok(),
-                    None => Some(self.items.recv().await),
-                }
+                timeout_at(due.unwrap_or_else(|| Instant::now() + IDLE), self.items.recv()).await.ok()
             });
             match next {
                 Some(None | Some(Item::End)) => break,
                 Some(Some(item)) => {
                     self.write(item);
-                    due.get_or_insert_with(|| Instant::now() + self.commit_interval);
+                    due.get_or_insert_with(|| Instant::now() + self.wait);
                 }
-                None => {}
+                None => due = Some(Instant::now()),
             }
             if due.is_some_and(|due| due <= Instant::now()) {
                 self.commit();
@@ -172,6 +186,15 @@ impl Writer {
     }
 
     fn commit(&mut self) {
+        let now = self.clock.now();
+        // A clock that may be wrong must not make records look old.
+        if now.clock == ClockState::Synced {
+            let since_1970 = Duration::from_secs(u64::try_from(now.timestamp.as_second()).unwrap_or(0));
+            if let Err(error) = self.spool.expire(since_1970) {
+                self.failed("look for old records", &error);
+            }
+        }
+        self.wait = self.spool.pace(self.commit_interval, now.uptime);
         match self.spool.commit() {
             Ok(()) => {
                 self.state.solved("spool");

@@ -100,7 +100,26 @@ pub struct Spool {
     pub min_free_bytes: u64,
     /// Records wait at most so long for their fsync; alerts do not wait.
     pub commit_interval: Duration,
+    /// No record of any lane grows older.
+    pub max_age: Option<Duration>,
+    /// Bytes a day beyond which records wait longer for their fsync.
+    pub write_budget: Option<u64>,
+    /// By lane, in the order of [`edgeveil_wire::Lane`].
+    pub lanes: [SpoolLane; 4],
+    /// What gives way when there is no room for an image.
+    pub images_when_full: WhenFull,
 }
+
+/// The bounds of one lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolLane {
+    /// Its share of the buffer, at most.
+    pub max_bytes: u64,
+    /// No record of it grows older.
+    pub max_age: Option<Duration>,
+}
+
+pub use edgeveil_spool::WhenFull;
 
 /// One camera.
 #[derive(Debug, Clone, PartialEq)]

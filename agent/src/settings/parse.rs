@@ -2,11 +2,11 @@
 
 use super::{
     Acknowledgement, Alerts, ByteSize, Camera, CameraSource, Detector, Device, Limits, Link, OnFailure,
-    Problems, Profile, Sensor, SensorSource, Settings, Size, Spool, Veil,
+    Problems, Profile, Sensor, SensorSource, Settings, Size, Spool, SpoolLane, Veil, WhenFull,
     document::{self, Section},
     units::Text,
 };
-use edgeveil_veil::{Cover, ModelKind, Profile};
+use edgeveil_veil::{Cover, ModelKind};
 use edgeveil_wire::{Name, Topics};
 use std::{collections::BTreeSet, path::Path, path::PathBuf, time::Duration};
 
@@ -105,8 +105,29 @@ fn spool(section: &Section<'_>) -> Spool {
     let bytes = |key, default: u64, least: u64| {
         section.within(key, ByteSize(default), ByteSize(least)..=ByteSize(1 << 50)).0
     };
+    let max_bytes = bytes("max_bytes", 2048 * MIB, 8 * MIB);
+    let age = |section: &Section<'_>| {
+        let (least, most) = (Duration::from_secs(60), Duration::from_secs(3650 * 86_400));
+        section.get::<Duration>("max_age").map(|_| section.within("max_age", most, least..=most))
+    };
+    // What is dropped first when the spool is full is images, and alerts go last: of these a quarter is plenty.
+    let lane = |name, share| {
+        let section = section.section(name);
+        let least = ByteSize(MIB)..=ByteSize(1 << 50);
+        let max_bytes = section.within("max_bytes", ByteSize(max_bytes / share), least).0;
+        (SpoolLane { max_bytes, max_age: age(&section) }, section)
+    };
+    let [(alert, _), (status, _), (reading, _), (image, images)] =
+        [lane("alert", 4), lane("status", 16), lane("reading", 1), lane("image", 1)];
+    let images_when_full =
+        choice(&images, "when_full", &[("drop-oldest", WhenFull::DropOldest), ("thin", WhenFull::Thin)]);
+    let day = section.get::<ByteSize>("write_budget").is_some();
     Spool {
-        max_bytes: bytes("max_bytes", 2048 * MIB, 8 * MIB),
+        max_bytes,
+        max_age: age(section),
+        write_budget: day.then(|| bytes("write_budget", 1024 * MIB, MIB)),
+        lanes: [alert, status, reading, image],
+        images_when_full,
         min_free_bytes: bytes("min_free", 256 * MIB, 0),
         commit_interval: section.within(
             "commit_interval",
@@ -177,7 +198,7 @@ fn veil(section: &Section<'_>, wanted: bool) -> Option<Veil> {
     if let Some(Text(kind)) = section.get::<Text<ModelKind>>("kind") {
         settings.kind = kind;
     }
-    if let Some(Text(profile)) = section.get::<Text<Profile>>("profile") {
+    if let Some(Text(profile)) = section.get::<Text<edgeveil_veil::Profile>>("profile") {
         settings.profile = profile;
     }
     settings.search_every = section.within("search_every", settings.search_every, 1..=100);

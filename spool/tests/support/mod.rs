@@ -22,6 +22,7 @@ pub fn options(dir: &Path) -> Options {
         payload,
         durability,
         when_full: WhenFull::DropOldest,
+        max_age: None,
     };
     Options {
         dir: dir.to_owned(),
@@ -33,7 +34,14 @@ pub fn options(dir: &Path) -> Options {
         ],
         max_bytes: 128 << 20,
         min_free_bytes: 0,
+        max_age: None,
+        write_budget: None,
     }
+}
+
+/// A folder for tests that kill no machine: in memory where that is possible, since an fsync there costs nothing.
+pub fn quick_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 pub fn open(dir: &Path) -> Spool {
