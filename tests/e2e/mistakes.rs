@@ -134,7 +134,7 @@ fn a_broker_that_is_not_there_is_named() {
 fn unreadable_cameras_sensors_and_models_are_named() {
     let lab = Lab::new(&["edge-001"]);
     let more = format!(
-        "[[camera]]\nname = \"desk\"\nsource = {{ replay = \"/nonexistent/photos\" }}\n[veil]\nmodel = \"{}/centerface.onnx\"\n\
+        "[[camera]]\nname = \"desk\"\nsource = {{ replay = \"/nonexistent/photos\" }}\n[veil]\nmodel = \"{}\"\n\
          [[camera]]\nname = \"door\"\nsource = {{ v4l2 = \"/dev/video99\" }}\n\
          [[sensor]]\ngroup = \"env\"\nsource = {{ csv = \"/nonexistent.csv\" }}\n",
         models().display()

@@ -71,7 +71,7 @@ fn no_picture_on_a_disk_shows_the_face() {
         let more = format!(
             "[spool]\ncommit_interval = \"100 ms\"\nmin_free = \"0 B\"\n\
              [[camera]]\nname = \"desk\"\nsource = {{ replay = \"{0}/astronaut.png\" }}\nfps = 5\n\
-             [veil]\nmodel = \"{0}/centerface.onnx\"\ncover = \"{cover}\"\n",
+             [veil]\nmodel = \"{0}\"\ncover = \"{cover}\"\n",
             models().display()
         );
         let mut agent = lab.agent("agent", &lab.agent_settings("edge-001", port, &more));
@@ -108,7 +108,7 @@ fn without_a_model_no_image_is_kept_and_the_sensors_go_on() {
         "[spool]\ncommit_interval = \"100 ms\"\nmin_free = \"0 B\"\n\
          [[sensor]]\ngroup = \"env\"\nsource = {{ simulate = {{}} }}\nrate = 50\n\
          [[camera]]\nname = \"desk\"\nsource = {{ replay = \"{}/astronaut.png\" }}\nfps = 20\n\
-         [veil]\nmodel = \"/nonexistent/centerface.onnx\"\n",
+         [veil]\nmodel = \"/nonexistent/models\"\n",
         models().display()
     );
     let mut agent = lab.agent("agent", &lab.agent_settings("edge-001", free_port(), &more));

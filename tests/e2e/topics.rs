@@ -17,7 +17,7 @@ fn sources() -> String {
         "acknowledgement = \"broker\"\n[spool]\ncommit_interval = \"100 ms\"\nmin_free = \"0 B\"\n[health]\ninterval = \"1 s\"\n\
          [[sensor]]\ngroup = \"env\"\nsource = {{ simulate = {{}} }}\nrate = 200\n\
          [[camera]]\nname = \"desk\"\nsource = {{ replay = \"{0}/astronaut.png\" }}\nfps = 5\n\
-         [veil]\nmodel = \"{0}/centerface.onnx\"\n",
+         [veil]\nmodel = \"{0}\"\n",
         models().display()
     )
 }

@@ -1,7 +1,7 @@
 //! A bridge in a test, and the question whether everything has arrived there.
 
 use crate::{Lab, Watcher, program, run, stderr, wait_for};
-use std::process::Command;
+use std::{net::TcpStream, process::Command};
 
 /// What an agent's settings go on with after its link, so that a test need not wait long.
 pub const PATIENT: &str = "ack_timeout = \"3 s\"\n[spool]\ncommit_interval = \"100 ms\"\nmin_free = \"0 B\"\n[health]\ninterval = \"1 s\"\n";
@@ -19,6 +19,7 @@ impl Lab {
 
     /// Runs an agent without sources until its spool is empty, so that all that was kept has arrived.
     pub fn drain(&self, device: &str, port: u16) {
+        wait_for("the broker", || TcpStream::connect(("127.0.0.1", port)).ok());
         let agent = self.agent("drain", &self.agent_settings(device, port, PATIENT));
         let watcher = Watcher::start(self, port, &[&format!("edgeveil/{device}/health")]);
         wait_for("an empty spool", || {

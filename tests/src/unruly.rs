@@ -201,7 +201,10 @@ impl Connection {
         let kind = topic.split('/').nth(2).unwrap_or_default().to_owned();
         let text = || String::from_utf8_lossy(&publish.payload).into_owned();
         match kind.as_str() {
-            "health" => return Ok(self.note(|seen| seen.health = text())),
+            "health" => {
+                self.note(|seen| seen.health = text());
+                return Ok(());
+            }
             "status" => {
                 self.note(|seen| seen.status = text());
                 return self.write(&acknowledgement(&publish, PubAckReason::Success)).await;

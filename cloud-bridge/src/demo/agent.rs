@@ -20,8 +20,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The face detector's file in the models' folder.
-pub const MODEL: &str = "centerface.onnx";
+/// The face detectors' files in the models' folder.
+pub const MODELS: [&str; 2] = ["centerface.onnx", "yunet.onnx"];
 /// The photo that stands in for a camera.
 pub const PHOTO: &str = "astronaut.png";
 /// How long the agent may take to stop.
@@ -44,7 +44,7 @@ pub fn agent_settings(state: &Path, models: &Path, port: u16) -> String {
         cert = quoted(&device.cert),
         key = quoted(&device.key),
         photo = quoted(&models.join(PHOTO)),
-        model = quoted(&models.join(MODEL)),
+        model = quoted(models),
     )
 }
 

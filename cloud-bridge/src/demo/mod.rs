@@ -101,7 +101,7 @@ fn prepare(options: &Options) -> Result<PathBuf> {
     for (what, path) in [("the agent", &options.agent), ("the models", &options.models)] {
         fs::metadata(path).with_context(|| format!("{what}: nothing at {}", path.display()))?;
     }
-    for file in [agent::MODEL, agent::PHOTO] {
+    for file in agent::MODELS.into_iter().chain([agent::PHOTO]) {
         let path = options.models.join(file);
         fs::metadata(&path).with_context(|| {
             format!("no {}: fetch it with `veil/fetch-models {}`", path.display(), options.models.display())

@@ -155,7 +155,7 @@ fn certificates_are_issued_and_listed() {
 #[test]
 fn the_demo_wipes_no_folder_of_others() {
     let dir = tempfile::tempdir().unwrap();
-    for file in ["agent", "centerface.onnx", "astronaut.png", "precious"] {
+    for file in ["agent", "centerface.onnx", "yunet.onnx", "astronaut.png", "precious"] {
         fs::write(dir.path().join(file), "").unwrap();
     }
     let (code, text) = run(dir.path(), &["demo", "--agent", "agent", "--models", ".", "--state", "."]);
