@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use edgeveil_tests::{Lab, PATIENT, Process, free_port, models, wait_for};
+use edgeveil_tests::{Lab, Mosquitto, PATIENT, Process, free_port, models, wait_for};
 use std::{thread::sleep, time::Duration};
 
 fn long() -> bool {
@@ -61,6 +61,36 @@ fn an_agent_that_is_killed_leaves_no_gap_within_a_boot() {
         agent.assert_running();
         agent.kill();
     }
+    lab.drain("edge-001", port);
+    assert!(bridge.stop().success());
+    println!("{}", lab.verify());
+}
+
+/// mosquitto forgets what it has acknowledged when it is killed; the device has it still, for the bridge has not said
+/// that it is durable.
+#[test]
+fn a_mosquitto_that_is_killed_misses_nothing() {
+    let lab = Lab::new(&["edge-001"]);
+    let mut broker = Mosquitto::start(&lab, "broker", "", Mosquitto::ACL);
+    let port = broker.port;
+    let [ca, cert, key] = lab.identity("devices", "bridge");
+    let settings = format!(
+        "data_dir = \"{}\"\n[mqtt]\nhost = \"localhost\"\nport = {port}\nca = \"{ca}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n\
+         client_id = \"bridge\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+        lab.path("bridge").display()
+    );
+    let bridge = lab.bridge("bridge", &settings);
+    let mut agent =
+        lab.agent("agent", &lab.agent_settings("edge-001", port, &format!("{PATIENT}{}", sources())));
+    wait_until_online(&mut agent);
+    for round in 0..if long() { 20 } else { 3 } {
+        sleep(Duration::from_millis(1500 + 611 * round % 2000));
+        broker.kill();
+        sleep(Duration::from_millis(500));
+        broker.restart();
+    }
+    agent.assert_running();
+    assert!(agent.stop().success());
     lab.drain("edge-001", port);
     assert!(bridge.stop().success());
     println!("{}", lab.verify());
