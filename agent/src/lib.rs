@@ -15,3 +15,4 @@ pub mod sense;
 pub mod settings;
 pub mod state;
 pub mod vision;
+pub mod watchdog;

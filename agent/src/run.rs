@@ -11,6 +11,7 @@ use crate::{
     settings::Settings,
     state::State,
     vision::{self, CameraView, Slots, Vision},
+    watchdog::{self, Progress},
 };
 use anyhow::{Context, Result};
 use edgeveil_spool::OpenReport;
@@ -55,10 +56,18 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         state.problem("former name", &what);
     }
     let (watchman, mut ended) = Watchman::new();
+    let progress = Arc::new(Progress::default());
     let committed = Arc::new(Notify::new());
     let interval = settings.spool.commit_interval;
-    let (writer, records, numbers) =
-        Writer::new(spool.clone(), boot, interval, clock.clone(), committed.clone(), state.clone());
+    let (writer, records, numbers) = Writer::new(
+        spool.clone(),
+        boot,
+        interval,
+        clock.clone(),
+        committed.clone(),
+        state.clone(),
+        progress.clone(),
+    );
     let runtime = Handle::current();
     let writer = watchman.spawn("writer", move || writer.run(&runtime))?;
     let (newest_health, health) = watch::channel(Vec::new());
@@ -94,6 +103,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
             state: state.clone(),
             clock: clock.clone(),
             pause: pause.clone(),
+            progress: progress.clone(),
         };
         threads.push(watchman.spawn("vision", move || vision::watch(vision))?);
         for (index, camera) in settings.cameras.iter().enumerate() {
@@ -138,6 +148,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         health,
         state,
         clock,
+        progress: progress.clone(),
     };
     let hang_up = CancellationToken::new();
     let mut link = tokio::spawn(link.run(hang_up.clone()));
@@ -153,6 +164,8 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     }
     tracing::info!(device = %identity.device, %boot, cameras = settings.cameras.len(), sensors = settings.sensors.len(), "started");
     ready();
+    let fed = stop.clone();
+    tokio::spawn(async move { watchdog::feed(&progress, fed).await });
 
     let failed = tokio::select! {
         biased;

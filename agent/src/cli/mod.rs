@@ -27,10 +27,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs as a daemon until SIGTERM or SIGINT
+    /// Runs as a daemon until SIGTERM or SIGINT; SIGHUP makes it read its settings anew
     Run(SettingsFile),
     /// Reads the settings and everything they name, says what is wrong, and starts nothing
-    Check(SettingsFile),
+    Check {
+        #[command(flatten)]
+        file: SettingsFile,
+        /// Only reads the settings, and opens nothing that they name
+        #[arg(long)]
+        settings_only: bool,
+    },
     /// Writes veiled copies of pictures
     Veil(veil::Arguments),
     /// Scores CSV rows from standard input, a line for each row at once
@@ -41,6 +47,11 @@ enum Command {
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
+    },
+    /// Writes the manual pages into a folder
+    Man {
+        /// An existing folder
+        folder: PathBuf,
     },
 }
 
@@ -62,8 +73,9 @@ impl Cli {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
         let done = match self.command {
-            Command::Run(SettingsFile { config }) => read_settings(&config).and_then(run::run),
-            Command::Check(SettingsFile { config }) => read_settings(&config).and_then(|s| check::check(&s)),
+            Command::Run(SettingsFile { config }) => run::run(config),
+            Command::Check { file: SettingsFile { config }, settings_only } => read_settings(&config)
+                .and_then(|settings| if settings_only { Ok(()) } else { check::check(&settings) }),
             Command::Veil(arguments) => veil::veil(&arguments),
             Command::Score(arguments) => score::score(&arguments),
             Command::Spool(arguments) => spool::spool(&arguments),
@@ -76,6 +88,8 @@ impl Cli {
                 );
                 Ok(())
             }
+            Command::Man { folder } => clap_mangen::generate_to(Self::command(), &folder)
+                .map_err(|error| anyhow::anyhow!("cannot write to {}: {error}", folder.display()).into()),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

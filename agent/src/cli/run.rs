@@ -1,12 +1,20 @@
 //! `edgeveil-agent run`
 
-use super::{Failure, logs};
+use super::{Failure, logs, read_settings};
 use crate::settings::Settings;
-use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Context, Result};
+use sd_notify::NotifyState::{self, Ready, Reloading, Stopping};
+use std::path::PathBuf;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
 use tokio_util::sync::CancellationToken;
 
-pub fn run(settings: Settings) -> Result<(), Failure> {
+/// Runs until SIGTERM or SIGINT. At SIGHUP the settings are read anew: good ones are what it goes on with, bad ones are
+/// told and change nothing.
+pub fn run(config: PathBuf) -> Result<(), Failure> {
+    let mut settings = read_settings(&config)?;
     logs::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -14,24 +22,82 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
         .build()
         .context("cannot start the runtime")?;
     let result = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        let asked = stop.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+        let signals = Signals::listen()?;
+        // One request is enough: it reads the newest settings.
+        let (stops, mut orders) = mpsc::channel(1);
+        tokio::spawn(signals.obey(config, stops));
+        loop {
+            let stop = CancellationToken::new();
+            let running = crate::run::run(settings, stop.clone(), || tell(&[Ready]));
+            tokio::pin!(running);
+            let order = tokio::select! {
+                ended = &mut running => return ended,
+                order = orders.recv() => order,
+            };
+            stop.cancel();
+            running.await?;
+            match order {
+                Some(Order::GoOnWith(new)) => settings = *new,
+                Some(Order::Stop) | None => return Ok(()),
             }
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-            asked.cancel();
-        });
-        crate::run::run(settings, stop, || {
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        })
-        .await
+        }
     });
     // A thread that hangs in a driver must not hold up the end.
     runtime.shutdown_background();
     Ok(result?)
+}
+
+/// Without systemd nobody listens, which is no mistake.
+fn tell(state: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(state);
+}
+
+enum Order {
+    Stop,
+    GoOnWith(Box<Settings>),
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let on = |kind, name: &str| signal(kind).with_context(|| format!("cannot listen for {name}"));
+        Ok(Self {
+            terminate: on(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: on(SignalKind::interrupt(), "SIGINT")?,
+            hang_up: on(SignalKind::hangup(), "SIGHUP")?,
+        })
+    }
+
+    async fn obey(mut self, config: PathBuf, orders: mpsc::Sender<Order>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+                _ = self.hang_up.recv() => {
+                    match read_settings(&config) {
+                        Ok(settings) => {
+                            tracing::info!(config = %config.display(), "starting anew with the settings as they are now");
+                            match NotifyState::monotonic_usec_now() {
+                                Ok(now) => tell(&[Reloading, now]),
+                                Err(_) => tell(&[Reloading]),
+                            }
+                            if orders.send(Order::GoOnWith(Box::new(settings))).await.is_err() {
+                                return;
+                            }
+                        }
+                        Err(failure) => tracing::error!(%failure, "the new settings are not taken; the agent goes on as it was"),
+                    }
+                    continue;
+                }
+            }
+            tell(&[Stopping]);
+            let _ = orders.send(Order::Stop).await;
+            return;
+        }
+    }
 }

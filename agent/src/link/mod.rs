@@ -15,7 +15,12 @@ mod window;
 
 pub use identity::{Identity, IdentityError};
 
-use crate::{clock::Clock, settings, state::State};
+use crate::{
+    clock::Clock,
+    settings,
+    state::State,
+    watchdog::{BEAT, Part, Progress},
+};
 use edgeveil_spool::Spool;
 use edgeveil_wire::{BootId, DeviceName};
 use limit::Limiter;
@@ -23,7 +28,7 @@ use session::{End, Lost};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +52,8 @@ pub struct Link {
     pub state: Arc<State>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Told that the link goes on, connected or not.
+    pub progress: Arc<Progress>,
 }
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -86,7 +93,15 @@ impl Link {
             // Half of the time is random, so that a thousand devices do not come back at once.
             let wait = retry.mul_f64(0.5 + 0.5 * random_share());
             retry = (retry * 2).min(LAST_RETRY);
-            stop.run_until_cancelled(sleep(wait)).await;
+            stop.run_until_cancelled(self.rest(wait)).await;
+        }
+    }
+
+    async fn rest(&self, wait: Duration) {
+        let end = Instant::now() + wait;
+        while Instant::now() < end {
+            self.progress.beat(Part::Link);
+            sleep_until(end.min(Instant::now() + BEAT)).await;
         }
     }
 }

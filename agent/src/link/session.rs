@@ -11,6 +11,7 @@ use super::{
 use crate::{
     record::{REFUSED, lane_index},
     settings::Acknowledgement,
+    watchdog::Part,
 };
 use bytes::Bytes;
 use edgeveil_spool::{NewRecord, Record, RecordId};
@@ -412,6 +413,7 @@ impl Session<'_> {
     }
 
     fn tick(&mut self) -> Option<String> {
+        self.link.progress.beat(Part::Link);
         self.tell_budget();
         if let Some(state) = self.status_due {
             self.say_status(state);

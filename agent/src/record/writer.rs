@@ -4,6 +4,7 @@ use super::lane_index;
 use crate::{
     clock::{Clock, Moment},
     state::State,
+    watchdog::{self, Part, Progress},
 };
 use edgeveil_spool::{NewRecord, Spool};
 use edgeveil_veil::VeiledJpeg;
@@ -132,6 +133,7 @@ pub struct Writer {
     clock: Arc<dyn Clock>,
     committed: Arc<Notify>,
     state: Arc<State>,
+    progress: Arc<Progress>,
 }
 
 /// With nothing to write, old records are looked for so often.
@@ -146,6 +148,7 @@ impl Writer {
         clock: Arc<dyn Clock>,
         committed: Arc<Notify>,
         state: Arc<State>,
+        progress: Arc<Progress>,
     ) -> (Self, Records, ImageNumbers) {
         let (sender, items) = mpsc::channel(64);
         let writer = Self {
@@ -158,28 +161,31 @@ impl Writer {
             clock: clock.clone(),
             committed,
             state,
+            progress,
         };
         (writer, Records { items: sender, clock }, ImageNumbers { boot, next: 0 })
     }
 
     /// Runs on a thread of its own.
     pub fn run(mut self, runtime: &Handle) {
-        let mut due: Option<Instant> = None;
+        let mut due = Instant::now() + IDLE;
+        let mut is_clean = true;
         loop {
-            let next = runtime.block_on(async {
-                timeout_at(due.unwrap_or_else(|| Instant::now() + IDLE), self.items.recv()).await.ok()
-            });
-            match next {
+            self.progress.beat(Part::Writer);
+            let wake = due.min(Instant::now() + watchdog::BEAT);
+            match runtime.block_on(async { timeout_at(wake, self.items.recv()).await.ok() }) {
                 Some(None | Some(Item::End)) => break,
                 Some(Some(item)) => {
                     self.write(item);
-                    due.get_or_insert_with(|| Instant::now() + self.wait);
+                    if std::mem::replace(&mut is_clean, false) {
+                        due = Instant::now() + self.wait;
+                    }
                 }
-                None => due = Some(Instant::now()),
+                None => {}
             }
-            if due.is_some_and(|due| due <= Instant::now()) {
+            if due <= Instant::now() {
                 self.commit();
-                due = None;
+                (due, is_clean) = (Instant::now() + IDLE, true);
             }
         }
         self.commit();

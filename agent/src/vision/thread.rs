@@ -7,6 +7,7 @@ use crate::{
     record::{ImageNumbers, Records},
     settings::{self, OnFailure},
     state::State,
+    watchdog::{Part, Progress},
 };
 use edgeveil_veil::{Frame, Veil, VeilError, VeiledImage};
 use edgeveil_wire::{DeviceName, EventKind, ImageMeta, MAX_IMAGE_BYTES, Name};
@@ -43,6 +44,8 @@ pub struct Vision {
     pub clock: Arc<dyn Clock>,
     /// Ends the thread.
     pub pause: Pause,
+    /// Told that it goes on.
+    pub progress: Arc<Progress>,
 }
 
 /// A model that could not be opened is tried again: it may have been installed in the meantime.
@@ -54,6 +57,7 @@ const LOOK_UP: Duration = Duration::from_millis(250);
 pub fn watch(mut vision: Vision) {
     let mut veil = Covers::Closed { since: None };
     while !vision.pause.is_over() {
+        vision.progress.beat(Part::Vision);
         veil.open_if_due(&vision);
         let Some((camera, (frame, moment))) = vision.slots.take(LOOK_UP) else { continue };
         let (width, height) = (frame.width(), frame.height());
