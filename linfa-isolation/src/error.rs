@@ -25,7 +25,7 @@ pub enum IsolationError {
         columns: usize,
     },
     /// An infinite value in the training data. NaN means missing and is accepted; infinity has no place between two cuts.
-    #[error("row {row}, column {column} is infinite")]
+    #[error("row {row}, column {column} (counted from 0) is infinite; NaN means missing")]
     Infinite {
         /// Row of the value, from 0.
         row: usize,
@@ -80,7 +80,7 @@ pub enum StreamError {
     #[error("cannot restore the detector: {0}")]
     Restore(&'static str),
     /// An infinite value. NaN means missing and is accepted.
-    #[error("value {index} of the row is infinite")]
+    #[error("value {index} of the row (counted from 0) is infinite; NaN means missing")]
     Infinite {
         /// Index of the value in its row, from 0.
         index: usize,
