@@ -1,6 +1,7 @@
 //! A day-and-night signal with a spike, a flat stretch and a level shift, and what the detector says about it.
 //!
 //! `cargo run --release --example plot [FILE.svg]` draws the values, the scores and the alerts.
+#![allow(clippy::disallowed_methods)] // its data need not be the same everywhere
 
 use linfa_isolation::{StreamError, StreamingForestParams};
 use plotters::prelude::*;

@@ -34,10 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .split(',')
             .map(|field| match field.trim() {
                 "" => Ok(f64::NAN),
-                number => number.parse(),
+                number => number.parse().map_err(|_| format!("line {}: `{number}` is no number", at + 1)),
             })
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("line {}: {error}", at + 1))?;
+            .collect::<Result<_, _>>()?;
         let detector = match &mut detector {
             Some(detector) => detector,
             none => none.insert(
@@ -46,7 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     .pace(pace)
                     .repeat_rows(repeat_rows)
                     .warm_up(warm_up)
-                    .detector()?,
+                    .detector()
+                    .map_err(|error| format!("line {}: {error}", at + 1))?,
             ),
         };
         let score = detector.score(&row).map_err(|error| format!("line {}: {error}", at + 1))?;

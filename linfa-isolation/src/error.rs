@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Why a batch forest could not be built, fitted, asked or restored.
+/// Why a batch forest could not be built, fitted, asked or restored, or a data set not be learned by a streaming detector.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum IsolationError {
@@ -25,7 +25,7 @@ pub enum IsolationError {
         columns: usize,
     },
     /// An infinite value in the training data. NaN means missing and is accepted; infinity has no place between two cuts.
-    #[error("row {row}, column {column} is infinite")]
+    #[error("row {row}, column {column} (counted from 0) is infinite; NaN means missing")]
     Infinite {
         /// Row of the value, from 0.
         row: usize,
@@ -40,9 +40,15 @@ pub enum IsolationError {
         /// Columns given.
         given: usize,
     },
-    /// What was to be restored is no saved forest, or one of another version.
+    /// What was to be restored is no saved forest.
     #[error("cannot restore the forest: {0}")]
     Restore(&'static str),
+    /// A detector was to learn on with other hyperparameters than it was made with.
+    #[error("the detector was made with other hyperparameters")]
+    Hyperparameters,
+    /// A streaming detector did not take a row or its hyperparameters.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// An error of linfa itself.
     #[error(transparent)]
     Linfa(#[from] linfa::error::Error),
@@ -70,11 +76,11 @@ pub enum StreamError {
         /// Values given.
         given: usize,
     },
-    /// What was to be restored is no saved detector, or one of another version.
+    /// What was to be restored is no saved detector.
     #[error("cannot restore the detector: {0}")]
     Restore(&'static str),
     /// An infinite value. NaN means missing and is accepted.
-    #[error("value {index} of the row is infinite")]
+    #[error("value {index} of the row (counted from 0) is infinite; NaN means missing")]
     Infinite {
         /// Index of the value in its row, from 0.
         index: usize,

@@ -21,7 +21,7 @@
 //! # Ok::<(), linfa_isolation::IsolationError>(())
 //! ```
 //!
-//! The same seed and data give the same scores on every platform. Features: `serde` (save and restore, with a version and checks),
+//! The same seed and data give the same scores, bit for bit, on every platform whose floats are IEEE 754's. Features: `serde` (save and restore, with a version and checks),
 //! `rayon` (batch forests on all cores, with the same result).
 //!
 //! # Literature
@@ -34,9 +34,12 @@
 
 mod error;
 mod forest;
+mod math;
 mod path_length;
 mod random;
 pub mod stream;
+#[cfg(feature = "serde")]
+mod version;
 
 pub use error::{IsolationError, StreamError};
 pub use forest::{

@@ -9,6 +9,8 @@
 //! Measured on 500 scikit-learn forests each, the estimate ranks wine's third class .0031 better in ROC AUC than the exact number,
 //! breast cancer .0007 better and digits .0004 worse.
 
+use crate::math::ln;
+
 const EULER_GAMMA: f64 = 0.577_215_664_901_532_9;
 
 /// c(n): the average number of edges from the root to an external node of a random binary search tree on `n` rows, as estimated by
@@ -21,7 +23,7 @@ pub fn average_path_length(n: u64) -> f64 {
         2 => 1.0,
         _ => {
             let n = n as f64;
-            2.0 * ((n - 1.0).ln() + EULER_GAMMA) - 2.0 * (n - 1.0) / n
+            2.0 * (ln(n - 1.0) + EULER_GAMMA) - 2.0 * (n - 1.0) / n
         }
     }
 }

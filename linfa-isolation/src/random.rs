@@ -5,6 +5,8 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 
+use crate::math::{cos, ln};
+
 /// A seeded source of draws. Stream `n` of a seed is independent of how many draws the other streams made, so trees can be
 /// grown in any order, or at the same time, with the same result.
 #[derive(Clone, Debug)]
@@ -28,16 +30,16 @@ impl Draws {
 
     /// Standard normal, by Box and Muller.
     pub(crate) fn normal(&mut self) -> f64 {
-        (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
+        (-2.0 * ln(self.unit())).sqrt() * cos(std::f64::consts::TAU * self.unit())
     }
 
     /// `k` distinct indices of 0..n in random order of no meaning (Floyd's algorithm); all of them if k >= n.
-    pub(crate) fn distinct(&mut self, n: usize, k: usize) -> Vec<u32> {
+    pub(crate) fn distinct(&mut self, n: usize, k: usize) -> Vec<usize> {
         if k >= n {
-            return (0..n as u32).collect();
+            return (0..n).collect();
         }
         if k * 8 >= n {
-            let mut all: Vec<u32> = (0..n as u32).collect();
+            let mut all: Vec<usize> = (0..n).collect();
             for i in 0..k {
                 let j = i + self.below(n - i);
                 all.swap(i, j);
@@ -47,10 +49,10 @@ impl Draws {
         }
         // An open-addressing set of twice the size keeps this linear without a hasher's random state.
         let mask = (4 * k).next_power_of_two() - 1;
-        let mut set = vec![u32::MAX; mask + 1];
-        let mut insert = |v: u32| -> bool {
-            let mut at = (v.wrapping_mul(0x9E37_79B1) >> 7) as usize & mask;
-            while set[at] != u32::MAX {
+        let mut set = vec![usize::MAX; mask + 1];
+        let mut insert = |v: usize| -> bool {
+            let mut at = ((v as u32).wrapping_mul(0x9E37_79B1) >> 7) as usize & mask;
+            while set[at] != usize::MAX {
                 if set[at] == v {
                     return false;
                 }
@@ -61,12 +63,12 @@ impl Draws {
         };
         let mut out = Vec::with_capacity(k);
         for j in n - k..n {
-            let candidate = self.below(j + 1) as u32;
+            let candidate = self.below(j + 1);
             if insert(candidate) {
                 out.push(candidate);
             } else {
-                insert(j as u32);
-                out.push(j as u32);
+                insert(j);
+                out.push(j);
             }
         }
         out
@@ -95,11 +97,11 @@ mod tests {
             got.sort_unstable();
             got.dedup();
             assert_eq!(got.len(), k.min(n));
-            assert!(got.iter().all(|&i| (i as usize) < n));
+            assert!(got.iter().all(|&i| i < n));
         }
         let mut hits = [0u32; 50];
         for _ in 0..4000 {
-            d.distinct(50, 5).iter().for_each(|&i| hits[i as usize] += 1);
+            d.distinct(50, 5).iter().for_each(|&i| hits[i] += 1);
         }
         assert!(hits.iter().all(|&h| (300..500).contains(&h)), "{hits:?}");
     }

@@ -1,9 +1,10 @@
 //! The batch forest, as a user meets it.
+#![allow(clippy::disallowed_methods)] // its data need not be the same everywhere
 
 mod made;
 
 use linfa::prelude::*;
-use linfa_isolation::{Contamination, Cuts, IsolationError, IsolationForest, PathRule};
+use linfa_isolation::{Contamination, Cuts, IsolationError, IsolationForest, PathRule, average_path_length};
 use made::{Chance, roc_auc};
 use ndarray::{Array1, Array2, Axis, array};
 
@@ -21,15 +22,17 @@ fn fit(rows: &Array2<f64>) -> IsolationForest {
     IsolationForest::params().fit(&DatasetBase::from(rows.clone())).expect("a fit")
 }
 
+/// On the rows 0, 1 and 10 the first cut parts 10 off nine times in ten and 0 otherwise, and the second parts the other two: the mean path
+/// lengths are 1.9, 2 and 1.1, and c(3) is 1.2074.
 #[test]
-fn scores_are_the_same_on_every_platform() {
-    let rows = Array2::from_shape_fn((300, 3), |(i, j)| ((i * (j + 3) * 7919) % 1009) as f64 / 1009.0);
-    let scores = fit(&rows)
-        .score_samples(&array![[0.5, 0.5, 0.5], [3.0, 0.5, 0.5], [9.0, -9.0, 9.0]])
-        .expect("scores");
-    let golden = [0.464_759_524_817_133_1f64, 0.552_263_557_043_602_4, 0.663_539_983_687_063_4];
-    for (score, golden) in scores.iter().zip(golden) {
-        assert!((score - golden).abs() < 1e-9, "{scores}");
+fn scores_are_those_of_the_paper() {
+    let rows = array![[0.0], [1.0], [10.0]];
+    let params = IsolationForest::params().n_trees(10_000);
+    let forest = params.fit(&DatasetBase::from(rows.clone())).expect("a fit");
+    let scores = forest.score_samples(&rows).expect("scores");
+    for (score, length) in scores.iter().zip([1.9, 2.0, 1.1]) {
+        let paper = 2f64.powf(-length / average_path_length(3));
+        assert!((score - paper).abs() < 0.005, "{score}, want {paper}");
     }
 }
 
@@ -201,6 +204,21 @@ fn rows_score_the_same_alone_and_together() {
 
 #[cfg(feature = "serde")]
 #[test]
+fn hyperparameters_are_checked_on_the_way_in() {
+    use linfa_isolation::{IsolationForestParams, IsolationForestValidParams};
+    let saved = serde_json::to_string(&IsolationForest::params()).expect("saved");
+    assert_eq!(
+        serde_json::from_str::<IsolationForestParams>(&saved).expect("restored"),
+        IsolationForest::params()
+    );
+    let refused = saved.replacen("\"n_trees\":100", "\"n_trees\":0", 1);
+    let error =
+        serde_json::from_str::<IsolationForestValidParams>(&refused).expect_err("no trees").to_string();
+    assert!(error.contains("n_trees is 0"), "{error}");
+}
+
+#[cfg(feature = "serde")]
+#[test]
 fn what_is_saved_comes_back() {
     let mut rows = planted_rows(9, 300, 5);
     rows[[3, 3]] = f64::NAN;
@@ -212,9 +230,8 @@ fn what_is_saved_comes_back() {
         let saved = serde_json::to_string(&forest).expect("saved");
         let restored: IsolationForest = serde_json::from_str(&saved).expect("restored");
         assert_eq!(restored, forest);
-        assert!(
-            serde_json::from_str::<IsolationForest>(&saved.replacen("\"version\":1", "\"version\":2", 1))
-                .is_err()
-        );
+        let other = saved.replacen("\"version\":1,\"params\"", "\"version\":2,\"parameters\"", 1);
+        let error = serde_json::from_str::<IsolationForest>(&other).expect_err("another version").to_string();
+        assert!(error.contains("saved in version 2 of its format, this is 1"), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use super::grow::{Grower, Plot};
 use super::hyperparams::{Contamination, Cuts, IsolationForestParams, IsolationForestValidParams, PathRule};
 use super::layout::{Directions, NOWHERE, Trees, framed};
 use crate::error::IsolationError;
+use crate::math::exp2;
 use crate::path_length::average_path_length;
 use crate::random::Draws;
 
@@ -55,7 +56,7 @@ impl IsolationForest {
             return Ok(Array1::from_elem(sums.len(), F::cast(0.5)));
         }
         let full = self.full_length();
-        Ok(sums.into_iter().map(|sum| F::cast((-f64::from(sum) / full).exp2())).collect())
+        Ok(sums.into_iter().map(|sum| F::cast(exp2(-f64::from(sum) / full))).collect())
     }
 
     /// Rows scoring above this are anomalous to [`predict`](linfa::traits::Predict::predict).
@@ -224,7 +225,7 @@ impl IsolationForestValidParams {
         let columns = rows.ncols();
         flat.clear();
         for row in draws.distinct(rows.nrows(), sample) {
-            flat.extend(rows.row(row as usize).iter().zip(frames).map(|(&x, frame)| frame.take(x)));
+            flat.extend(rows.row(row).iter().zip(frames).map(|(&x, frame)| frame.take(x)));
         }
         if !medians.is_empty() {
             for (i, x) in flat.iter_mut().enumerate().filter(|(_, x)| x.is_nan()) {

@@ -43,6 +43,7 @@ pub enum PathRule {
 /// Checked hyperparameters of an [`IsolationForest`](super::IsolationForest).
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(remote = "Self", deny_unknown_fields))]
 pub struct IsolationForestValidParams {
     pub(crate) n_trees: usize,
     pub(crate) max_samples: usize,
@@ -101,10 +102,6 @@ impl IsolationForestParams {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
-    }
-    #[cfg(feature = "serde")]
-    pub(super) fn from_valid(params: IsolationForestValidParams) -> Self {
-        Self(params)
     }
     /// Number of trees, 1 to 10,000 (default 100). The score's noise falls with its square root.
     pub fn n_trees(mut self, n: usize) -> Self {
@@ -168,5 +165,20 @@ impl ParamGuard for IsolationForestParams {
     fn check(self) -> Result<Self::Checked, Self::Error> {
         self.check_ref()?;
         Ok(self.0)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for IsolationForestValidParams {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+/// Checked as they are by the builder: there is no other way to checked hyperparameters.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for IsolationForestValidParams {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IsolationForestParams(Self::deserialize(deserializer)?).check().map_err(serde::de::Error::custom)
     }
 }

@@ -1,13 +1,13 @@
 //! A fitted forest as serde sees it: with a version, and with a check on the way in of everything a walk relies on.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::IsolationForest;
 use super::frame::Frame;
-use super::hyperparams::{Cuts, IsolationForestParams, IsolationForestValidParams, PathRule};
+use super::hyperparams::{Cuts, IsolationForestValidParams, PathRule};
 use super::layout::Trees;
 use crate::error::IsolationError;
+use crate::version::Version;
 
 /// Raised whenever the meaning of a field changes.
 const VERSION: u32 = 1;
@@ -15,7 +15,7 @@ const VERSION: u32 = 1;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Saved {
-    version: u32,
+    version: Version<VERSION>,
     params: IsolationForestValidParams,
     /// Bits of offset and scale of each column.
     frames: Vec<(u64, u64)>,
@@ -29,7 +29,7 @@ impl From<IsolationForest> for Saved {
     fn from(forest: IsolationForest) -> Self {
         let IsolationForest { params, frames, sample, threshold, trees } = forest;
         let frames = frames.iter().map(|f| (f.offset.to_bits(), f.scale.to_bits())).collect();
-        Self { version: VERSION, params, frames, sample, threshold: threshold.to_bits(), trees }
+        Self { version: Version, params, frames, sample, threshold: threshold.to_bits(), trees }
     }
 }
 
@@ -37,9 +37,7 @@ impl TryFrom<Saved> for IsolationForest {
     type Error = IsolationError;
 
     fn try_from(saved: Saved) -> Result<Self, IsolationError> {
-        let Saved { version, params, frames, sample, threshold, trees } = saved;
-        require(version == VERSION, "it was saved by another version")?;
-        let params = IsolationForestParams::from_valid(params).check()?;
+        let Saved { version: _, params, frames, sample, threshold, trees } = saved;
         let threshold = f64::from_bits(threshold);
         let frames: Vec<Frame> = frames
             .iter()

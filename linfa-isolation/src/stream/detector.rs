@@ -2,10 +2,11 @@ use super::deviation::Deviation;
 use super::episode::{Episode, Episodes};
 use super::features::{Channel, NOVELTY};
 use super::head::{Head, Keep, Shape};
-use super::hyperparams::StreamingForestValidParams;
+use super::hyperparams::{StreamingForestParams, StreamingForestValidParams};
 use super::tree::Workspace;
 use super::verdict::{Evidence, LINE, Peak};
 use crate::error::StreamError;
+use crate::math::cube;
 use crate::random::Draws;
 
 /// What the detector says about a row.
@@ -53,7 +54,34 @@ struct Scratch {
     state_credits: Vec<f32>,
 }
 
+impl Scratch {
+    fn memory(&self) -> usize {
+        let lists =
+            [&self.novelty_row, &self.state_row, &self.offsets, &self.novelty_credits, &self.state_credits];
+        self.work.memory() + 4 * lists.iter().map(|list| list.capacity()).sum::<usize>()
+    }
+}
+
+/// The most that [`StreamingForest::memory`] can become.
+pub(super) fn most_memory(params: &StreamingForestValidParams) -> usize {
+    let (novelty, state) = shapes(params);
+    // Short lists may have room for twice as many, and at least for four.
+    let lists = 4 * (2 * (2 * novelty.columns + 3 * state.columns) + 5 * 4);
+    size_of::<StreamingForest>()
+        + params.dimensions * size_of::<Channel>()
+        + Head::most_memory(&novelty)
+        + Head::most_memory(&state)
+        + Deviation::most_memory(params.dimensions)
+        + Workspace::most_memory(novelty.reservoir.max(state.reservoir), novelty.sample.max(state.sample))
+        + lists
+}
+
 impl StreamingForest {
+    /// The builder, for rows of `dimensions` values: [`StreamingForestParams::new`].
+    pub fn params(dimensions: usize) -> StreamingForestParams {
+        StreamingForestParams::new(dimensions)
+    }
+
     pub(super) fn from_params(params: StreamingForestValidParams) -> Self {
         let (novelty, state) = shapes(&params);
         Self {
@@ -84,15 +112,15 @@ impl StreamingForest {
         &self.params
     }
 
-    /// Bytes held, without the allocator's overhead. It stops growing once the reservoirs are full.
+    /// Bytes held, without the allocator's overhead: at most
+    /// [`StreamingForestValidParams::most_memory`], and steady once the reservoirs are full.
     pub fn memory(&self) -> usize {
         size_of::<Self>()
             + self.channels.capacity() * size_of::<Channel>()
             + self.novelty.memory()
             + self.state.memory()
             + self.deviation.memory()
-            + self.scratch.work.memory()
-            + 4 * 2 * (self.scratch.novelty_row.capacity() + self.scratch.state_row.capacity())
+            + self.scratch.memory()
     }
 
     /// Scores a row against the rows before it, then learns it. NaN is a missing value; a row of nothing else scores 0.
@@ -150,9 +178,14 @@ impl StreamingForest {
         let contributions = {
             let novelty_part = |j: usize| novelty_credits[j * NOVELTY..(j + 1) * NOVELTY].iter().sum::<f32>();
             let parts = [
-                (novelty.powi(3), shares(dimensions, novelty_part)),
-                (state.powi(3), shares(dimensions, |j| state_credits[j])),
-                (deviation.min(2.0), shares(dimensions, |j| self.deviation.of(j, offsets[j]).powi(2))),
+                (cube(novelty), shares(dimensions, novelty_part)),
+                (cube(state), shares(dimensions, |j| state_credits[j])),
+                (
+                    deviation.min(2.0),
+                    shares(dimensions, |j| {
+                        self.deviation.of(j, offsets[j]) * self.deviation.of(j, offsets[j])
+                    }),
+                ),
             ];
             let weight: f64 = parts.iter().map(|(weight, _)| weight).sum();
             (0..dimensions)

@@ -3,7 +3,9 @@
 //! An isolation forest ranks single outliers well but does not say where they begin; in units of a spread that the outliers do not
 //! inflate, that is a question [`tail`](super::tail) can answer.
 
+use super::ring::put;
 use super::tail;
+use crate::math::square;
 
 /// Largest deviations over which the line is drawn.
 pub(super) const RECENT: usize = 2048;
@@ -40,6 +42,11 @@ impl Deviation {
             sorted: Vec::new(),
             work: Vec::new(),
         }
+    }
+
+    /// The most that [`memory`](Self::memory) can become.
+    pub(super) fn most_memory(dimensions: usize) -> usize {
+        4 * (OFFSETS * dimensions + 3 * RECENT) + 8 * dimensions
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -92,6 +99,7 @@ impl Deviation {
         // In the order of time.
         let oldest = if self.recent.len() < RECENT { 0 } else { (self.seen % RECENT as u64) as usize };
         self.work.clear();
+        self.work.reserve_exact(self.recent.len());
         self.work.extend_from_slice(&self.recent[oldest..]);
         self.work.extend_from_slice(&self.recent[..oldest]);
         let line = tail::line(&self.work, self.scales.len(), odds, &mut self.sorted);
@@ -102,28 +110,19 @@ impl Deviation {
         let dimensions = self.scales.len();
         for (dimension, scale) in self.scales.iter_mut().enumerate() {
             self.work.clear();
+            self.work.reserve_exact(self.offsets.len() / dimensions);
             self.work.extend(self.offsets[dimension..].iter().step_by(dimensions).filter(|x| !x.is_nan()));
-            if let Some(measured) = centre_and_spread(&mut self.work, &mut self.sorted) {
+            if let Some(measured) = centre_and_spread(&self.work, &mut self.sorted) {
                 *scale = measured;
             }
         }
     }
 }
 
-/// Appends the `n`-th row to a ring of `rows` rows, or puts it in the place of the oldest.
-fn put(ring: &mut Vec<f32>, row: &[f32], n: u64, rows: usize) {
-    if ring.len() < rows * row.len() {
-        ring.extend_from_slice(row);
-    } else {
-        let at = (n % rows as u64) as usize * row.len();
-        ring[at..at + row.len()].copy_from_slice(row);
-    }
-}
-
 /// Mean and standard deviation of the part within 2.5 spreads of the centre, from the median and the median absolute deviation in
 /// three rounds, corrected for what a Gaussian has outside. The spread is at least a tenth of the plain standard deviation, which is what is
 /// left where most values are equal, and never 0.
-fn centre_and_spread(values: &mut [f32], work: &mut Vec<f32>) -> Option<(f32, f32)> {
+fn centre_and_spread(values: &[f32], work: &mut Vec<f32>) -> Option<(f32, f32)> {
     const WITHIN: f64 = 2.5;
     /// Variance of a standard Gaussian cut off there.
     const VARIANCE: f64 = 0.9113;
@@ -131,13 +130,17 @@ fn centre_and_spread(values: &mut [f32], work: &mut Vec<f32>) -> Option<(f32, f3
         return None;
     }
     let middle = values.len() / 2;
-    let median = f64::from(*values.select_nth_unstable_by(middle, f32::total_cmp).1);
+    // The sums below are taken in the order of the values, which a selection among them would change.
+    work.clear();
+    work.reserve_exact(values.len());
+    work.extend_from_slice(values);
+    let median = f64::from(*work.select_nth_unstable_by(middle, f32::total_cmp).1);
     work.clear();
     work.extend(values.iter().map(|&x| (f64::from(x) - median).abs() as f32));
     let absolute = f64::from(*work.select_nth_unstable_by(middle, f32::total_cmp).1);
     let n = values.len() as f64;
     let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let plain = (values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let plain = (values.iter().map(|&x| square(f64::from(x) - mean)).sum::<f64>() / n).sqrt();
     let (mut centre, mut spread) = (median, (1.4826 * absolute).max(0.1 * plain));
     for _ in 0..3 {
         let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
@@ -170,13 +173,13 @@ mod tests {
         let mut draws = crate::random::Draws::stream(3, 3);
         let mut values: Vec<f32> = (0..1000).map(|_| draws.normal() as f32 + 10.0).collect();
         values[..80].iter_mut().for_each(|x| *x += 30.0);
-        let (centre, spread) = centre_and_spread(&mut values, &mut Vec::new()).expect("enough values");
+        let (centre, spread) = centre_and_spread(&values, &mut Vec::new()).expect("enough values");
         assert!((centre - 10.0).abs() < 0.15 && (spread - 1.0).abs() < 0.1, "{centre} {spread}");
     }
 
     #[test]
     fn a_constant_has_the_smallest_spread() {
-        let (centre, spread) = centre_and_spread(&mut [0.0; 40], &mut Vec::new()).expect("enough values");
+        let (centre, spread) = centre_and_spread(&[0.0; 40], &mut Vec::new()).expect("enough values");
         assert!(centre == 0.0 && spread > 0.0 && spread < 1e-30);
     }
 }

@@ -1,6 +1,8 @@
 //! A forest over a reservoir of the past, one tree of which is grown anew at a time.
 
+use super::ring::push;
 use super::tree::{Tree, Workspace};
+use crate::math::exp2;
 use crate::random::Draws;
 
 /// The fewest rows a tree is grown on.
@@ -84,7 +86,14 @@ impl Head {
 
     /// Bytes held.
     pub(super) fn memory(&self) -> usize {
-        4 * self.rows.capacity() + self.trees.iter().map(Tree::memory).sum::<usize>()
+        4 * self.rows.capacity()
+            + self.trees.iter().map(Tree::memory).sum::<usize>()
+            + size_of::<Tree>() * (self.trees.capacity() - self.trees.len())
+    }
+
+    /// The most that [`memory`](Self::memory) can become.
+    pub(super) fn most_memory(shape: &Shape) -> usize {
+        4 * shape.reservoir * shape.columns + shape.trees * Tree::most_memory(shape.depth())
     }
 
     /// The score of the insertion rule, in [0, 1]; 0 before there are trees. What each column adds goes to `credits`.
@@ -93,7 +102,7 @@ impl Head {
             return 0.0;
         }
         let saved: f32 = self.trees.iter().map(|tree| tree.saved(row, credits)).sum();
-        (f64::from(saved) / self.trees.len() as f64 - 1.0).exp2().clamp(0.0, 1.0)
+        exp2(f64::from(saved) / self.trees.len() as f64 - 1.0).clamp(0.0, 1.0)
     }
 
     pub(super) fn learn(&mut self, row: &[f32], work: &mut Workspace, draws: &mut Draws) {
@@ -103,7 +112,7 @@ impl Head {
         let regrow_every = self.shape.regrow_after(self.seen);
         let filling = self.held() < reservoir;
         if filling {
-            self.rows.extend_from_slice(row);
+            push(&mut self.rows, row, reservoir * columns);
         } else if (draws.below(of as usize) as u64) < kept {
             let at = draws.below(reservoir) * columns;
             self.rows[at..at + columns].copy_from_slice(row);
@@ -111,6 +120,7 @@ impl Head {
         let held = self.held();
         // While the first rows come in, all trees are grown anew each time their number has doubled.
         if filling && (FIRST..=256).contains(&held) && held.is_power_of_two() {
+            self.trees.reserve_exact(trees - self.trees.len());
             self.trees.resize_with(trees, || Tree::new(self.shape.depth()));
             for tree in &mut self.trees {
                 tree.grow(&self.rows, columns, sample, work, draws);

@@ -43,12 +43,14 @@
 //!
 //! - Gaussian noise of 1, 2 or 8 values: less than one row in a thousand alerts.
 //! - A constant never alerts; the first change does.
-//! - A level shift alerts at once and for some hundred rows, until the level has followed. Slow drifts do not alert.
-//! - A season is learned in its first period, which may alert: let [`warm_up`](StreamingForestParams::warm_up) cover one. An
+//! - A level shift alerts at once and for some hundred rows, until the level has followed.
+//! - A drift by the noise's standard deviation in 100 rows alerts at 8 rows in a thousand, in 500 rows at one in a thousand, in 2,000 rows no
+//!   more than the noise itself.
+//! - A season is learned in its first period, which may alert (a quarter of the rows of a day), and is quiet after it: let [`warm_up`](StreamingForestParams::warm_up) cover one. An
 //!   anomaly *within* the range and the pace of the season (a flat stretch, say) is not seen: no head knows the time of day.
 //! - A spike must stand out of the stream's range or of its deviations. Spikes smaller than a season's swing are
 //!   better found by a detector that models the season, and those as large often by a plain z-score.
-//! - A counter, or any ramp that always goes on, is always new. Score its differences.
+//! - A counter, or any ramp that is steep against its noise and always goes on, is always new. Score its differences.
 //! - Of two values that are jointly odd but each ordinary, only the forests know, and they know it less well the more values
 //!   a row has.
 //!
@@ -67,8 +69,8 @@
 //!
 //! # Cost
 //!
-//! At the defaults a detector holds at most 420 KiB for one value a row, 800 KiB for eight; about 10 us a row on one core of a small
-//! server. With the `serde` feature its whole state can be saved and restored; a restored detector gives the scores that
+//! A detector holds no more than [`most_memory`](StreamingForestValidParams::most_memory): at the defaults 400 KiB for one value a row,
+//! 770 KiB for eight, 1 MiB for twelve, and 53 KiB for each further one. A row costs some 10 us on one core of a small server. With the `serde` feature its whole state can be saved and restored; a restored detector gives the scores that
 //! the saved one would have given, bit for bit.
 //!
 //! ```
@@ -95,7 +97,9 @@ mod episode;
 mod features;
 mod head;
 mod hyperparams;
+mod learn;
 mod normal;
+mod ring;
 #[cfg(feature = "serde")]
 mod saved;
 mod tail;

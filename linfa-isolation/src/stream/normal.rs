@@ -2,6 +2,8 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
+use crate::math::exp;
+
 /// The probability that a standard normal is farther from 0 than `u` (>= 0), to about 14 digits.
 pub(super) fn two_sided_tail(u: f64) -> f64 {
     let x = u * FRAC_1_SQRT_2;
@@ -17,7 +19,7 @@ pub(super) fn two_sided_tail(u: f64) -> f64 {
     } else if x < 26.0 {
         // erfc(x) by its continued fraction, from the far end.
         let fraction = (1..=80).rev().fold(x, |below, k| x + f64::from(k) / 2.0 / below);
-        (-x * x).exp() / (PI.sqrt() * fraction)
+        exp(-x * x) / (PI.sqrt() * fraction)
     } else {
         0.0
     }

@@ -6,16 +6,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use linfa::ParamGuard;
-
 use super::detector::StreamingForest;
 use super::deviation::{OFFSETS, RECENT};
 use super::episode::Episodes;
 use super::features::Channel;
 use super::head::Head;
-use super::hyperparams::{StreamingForestParams, StreamingForestValidParams};
+use super::hyperparams::StreamingForestValidParams;
 use super::tree::Tree;
 use crate::error::StreamError;
+use crate::version::Version;
 
 /// Raised whenever the meaning of a field changes.
 const VERSION: u32 = 1;
@@ -23,7 +22,7 @@ const VERSION: u32 = 1;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Saved {
-    version: u32,
+    version: Version<VERSION>,
     params: StreamingForestValidParams,
     seen: u64,
     /// Origin, previous, fast, slow, level; values seen.
@@ -71,7 +70,7 @@ impl From<StreamingForest> for Saved {
         let channel =
             |c: &Channel| ([c.origin, c.previous, c.fast, c.slow, c.level].map(f64::to_bits), c.seen);
         Self {
-            version: VERSION,
+            version: Version,
             seen: detector.seen,
             channels: detector.channels.iter().map(channel).collect(),
             novelty: head(&detector.novelty),
@@ -94,10 +93,7 @@ impl TryFrom<Saved> for StreamingForest {
     type Error = StreamError;
 
     fn try_from(saved: Saved) -> Result<Self, StreamError> {
-        if saved.version != VERSION {
-            return Err(StreamError::Restore("it was saved by another version"));
-        }
-        let params = StreamingForestParams(saved.params).check()?;
+        let params = saved.params;
         let dimensions = params.dimensions;
         let mut detector = StreamingForest::from_params(params);
         // Far more rows than any stream has, and far from where counting would overflow.

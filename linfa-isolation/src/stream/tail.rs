@@ -12,6 +12,7 @@
 //! outliers it lies where S is [`RARE`].
 
 use super::normal::{two_sided_quantile, two_sided_tail};
+use crate::math::{expm1, ln, log1p, pow};
 
 /// Survival at which a deviation alerts by itself, without others like it.
 const RARE: f64 = 1e-4;
@@ -52,16 +53,16 @@ impl Null {
             others: 0.0,
         };
         let (normal_middle, normal_upper) = (null.normal_at(0.5), null.normal_at(0.2));
-        let spread = (normal_upper / normal_middle).ln();
+        let spread = ln(normal_upper / normal_middle);
         let far = [0.02, 0.01, 0.005].map(|survival| (survival, null.normal_at(survival)));
         for _ in 0..4 {
             let ordinary = 1.0 - null.others;
             let (middle, upper) = (quantile(sorted, 0.5 * ordinary), quantile(sorted, 0.8 * ordinary));
-            null.measured_power = spread / (upper / middle).ln();
+            null.measured_power = spread / ln(upper / middle);
             // Where most values are equal there is nothing to measure.
             let middle = middle.max(0.2);
-            null.power = (spread / (upper / middle).max(1.05).ln()).clamp(0.3, 1.0);
-            null.scale = normal_middle / middle.powf(null.power);
+            null.power = (spread / ln((upper / middle).max(1.05))).clamp(0.3, 1.0);
+            null.scale = normal_middle / pow(middle, null.power);
             null.others = far
                 .iter()
                 .map(|&(survival, normal)| {
@@ -76,19 +77,19 @@ impl Null {
     }
 
     fn survival(&self, u: f64) -> f64 {
-        let tail = two_sided_tail(self.scale * u.powf(self.power));
+        let tail = two_sided_tail(self.scale * pow(u, self.power));
         // 1 - (1 - tail)^d without cancellation.
-        -(self.dimensions * (-tail).ln_1p()).exp_m1()
+        -expm1(self.dimensions * log1p(-tail))
     }
 
     /// The absolute normal of which the largest of `dimensions` has this survival.
     fn normal_at(&self, survival: f64) -> f64 {
-        two_sided_quantile(-((-survival).ln_1p() / self.dimensions).exp_m1())
+        two_sided_quantile(-expm1(log1p(-survival) / self.dimensions))
     }
 
     /// The deviation that corresponds to an absolute normal.
     fn deviation(&self, normal: f64) -> f64 {
-        (normal / self.scale).powf(1.0 / self.power)
+        pow(normal / self.scale, 1.0 / self.power)
     }
 
     /// The deviation with this survival.
@@ -103,6 +104,7 @@ pub(super) fn line(recent: &[f32], dimensions: usize, odds: f64, sorted: &mut Ve
         return None;
     }
     sorted.clear();
+    sorted.reserve_exact(recent.len());
     sorted.extend_from_slice(recent);
     sorted.sort_unstable_by(f32::total_cmp);
     let null = Null::fit(sorted, dimensions);

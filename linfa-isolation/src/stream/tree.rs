@@ -68,6 +68,9 @@ impl Tree {
     }
 }
 
+/// Ranges that wait to be cut while a tree is grown: one a level, and one more at the level being cut.
+const PENDING: usize = 16;
+
 /// Working space for growing, kept so that steady state allocates nothing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Workspace {
@@ -78,7 +81,13 @@ pub(super) struct Workspace {
 
 impl Workspace {
     pub(super) fn memory(&self) -> usize {
-        4 * (self.order.capacity() + self.keys.capacity()) + size_of_val(&self.pending[..])
+        4 * (self.order.capacity() + self.keys.capacity())
+            + size_of::<(usize, usize, usize)>() * self.pending.capacity()
+    }
+
+    /// The most that [`memory`](Self::memory) can become, for trees on `sample` of `reservoir` rows.
+    pub(super) fn most_memory(reservoir: usize, sample: usize) -> usize {
+        4 * (reservoir + sample) + size_of::<(usize, usize, usize)>() * PENDING
     }
 }
 
@@ -89,7 +98,13 @@ impl Tree {
     }
 
     pub(super) fn memory(&self) -> usize {
-        size_of_val(&self.cuts[..]) + size_of_val(&self.promise[..])
+        size_of::<Self>() + size_of::<Cut>() * self.cuts.capacity() + 4 * self.promise.capacity()
+    }
+
+    /// The most that [`memory`](Self::memory) is. A restored tree has room for one more promise.
+    pub(super) fn most_memory(depth: usize) -> usize {
+        let inner = (1 << depth) - 1;
+        size_of::<Self>() + size_of::<Cut>() * inner + 4 * (2 * inner + 2)
     }
 
     /// Grows the tree anew on `sample` distinct rows of `rows` (row-major, `columns` wide).
@@ -106,18 +121,21 @@ impl Tree {
         let sample = sample.min(total);
         // Where the sampled rows start.
         order.clear();
+        order.reserve_exact(total);
         order.extend((0..rows.len() as u32).step_by(columns));
         for i in 0..sample {
             let j = i + draws.below(total - i);
             order.swap(i, j);
         }
         keys.clear();
+        keys.reserve_exact(sample);
         keys.resize(sample, 0.0);
         let inner = self.cuts.len();
         self.cuts.fill(LEAF);
         let full = average_path_length(sample.max(2) as u64);
         self.edge = (1.0 / full) as f32;
         pending.clear();
+        pending.reserve_exact(PENDING);
         pending.push((0, 0, sample));
         while let Some((at, start, end)) = pending.pop() {
             self.promise[at] = (average_path_length((end - start) as u64) / full) as f32;

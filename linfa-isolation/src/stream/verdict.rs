@@ -9,6 +9,8 @@
 //! | 0.5 to 0.6 | anomalous by itself: a repeat of such a thing, or a deviation beyond the line |
 //! | 0 to 0.5 | ordinary; the more, the farther the smoothed values are from where they have been for long |
 
+use crate::math::{cube, exp, square};
+
 /// The line on the scale of the values.
 pub(super) const LINE: f64 = 0.5;
 /// Where the band of what is new begins.
@@ -36,7 +38,7 @@ impl Evidence {
     pub(super) fn value(&self) -> f64 {
         let novelty = if self.fresh { self.novelty } else { REPEAT * self.novelty };
         // To the sixth power, ordinary novelty stays below ordinary state, and the two meet at the line.
-        let below = (novelty / NOVEL).powi(6).max(self.state).min(1.0);
+        let below = square(cube(novelty / NOVEL)).max(self.state).min(1.0);
         if novelty >= NOVEL {
             NEW + (1.0 - NEW) * (novelty - NOVEL) / (1.0 - NOVEL)
         } else if self.deviation >= 1.0 || self.novelty >= NOVEL {
@@ -58,7 +60,7 @@ pub(super) struct Peak {
 impl Peak {
     /// Falls to 1/e in so many rows.
     pub(super) fn new(rows: f64) -> Self {
-        Self { height: 0.0, decay: (-1.0 / rows).exp() }
+        Self { height: 0.0, decay: exp(-1.0 / rows) }
     }
 
     /// Takes in the next novelty and says whether it is fresh.
