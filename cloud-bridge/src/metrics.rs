@@ -95,6 +95,18 @@ impl Default for Metrics {
             forward_errors: ByTarget::default(),
         };
         metrics.register();
+        // From the start at 0: what first appears as a 1 has not increased, for Prometheus.
+        for lane in Lane::ALL.into_iter().map(Some).chain([None]) {
+            for family in [
+                &metrics.received,
+                &metrics.committed,
+                &metrics.duplicates,
+                &metrics.dead_letters,
+                &metrics.not_accepted,
+            ] {
+                family.get_or_create(&lane.into());
+            }
+        }
         metrics
     }
 }
@@ -136,12 +148,62 @@ impl Metrics {
         r.register("forward_errors", "Attempts to forward that failed", self.forward_errors.clone());
     }
 
+    /// A target that may be forwarded to: it is shown from the start.
+    pub fn add_target(&self, target: &'static str) {
+        let label = TargetLabel { target };
+        self.outbox_depth.get_or_create(&label);
+        self.outbox_failed.get_or_create(&label);
+        self.forwarded.get_or_create(&label);
+        self.forward_errors.get_or_create(&label);
+    }
+
     /// The text of `/metrics`.
     pub fn text(&self) -> String {
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,
             Err(error) => format!("# {error}\n"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Every name of ours in a text.
+    fn named(text: &str) -> BTreeSet<&str> {
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|word| word.starts_with("edgeveil_bridge_"))
+            .collect()
+    }
+
+    #[test]
+    fn documents_rules_and_dashboard_name_the_metrics_that_there_are() {
+        let metrics = Metrics::default();
+        metrics.add_target(crate::forward::AWS);
+        let text = metrics.text();
+        let series: BTreeSet<_> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split([' ', '{']).next())
+            .collect();
+        let is_part = |name: &&str| ["_bucket", "_sum", "_count"].iter().any(|part| name.ends_with(part));
+        let mut documented: BTreeSet<_> = series.iter().copied().filter(|name| !is_part(name)).collect();
+        documented.extend(["edgeveil_bridge_batch_seconds", "edgeveil_bridge_batch_records"]);
+        let (_, section) = include_str!("../../docs/bridge.md").split_once("## Metrics\n").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        assert_eq!(named(section), documented, "docs/bridge.md, Metrics");
+        for (file, text) in [
+            ("k3s/dashboard.json", include_str!("../../k3s/dashboard.json")),
+            ("alerts.yaml", include_str!("../../k3s/components/monitoring/alerts.yaml")),
+        ] {
+            let named = named(text);
+            assert!(named.len() > 5, "{file} names {named:?}");
+            let unknown: Vec<_> =
+                named.difference(&series).filter(|name| !name.ends_with("_bridge_")).collect();
+            assert!(unknown.is_empty(), "{file} names {unknown:?}, which there are not");
         }
     }
 }

@@ -83,6 +83,7 @@ impl Bridge {
             let outbox = Outbox::new(catalog.clone(), forward::AWS, woken);
             let aws = forward::AwsForwarder::new(aws.clone(), outbox, metrics.clone())?;
             targets.push(forward::AWS);
+            metrics.add_target(forward::AWS);
             forwarder = Some(tokio::spawn(aws.run(stops.forwarder.clone())));
         }
 

@@ -1,0 +1,295 @@
+"""What has to hold between the objects of an overlay, which no schema says: `problems(objects)` names what does not."""
+import tomllib
+
+NAMESPACE = "edgeveil"
+CLUSTER_WIDE = {"Namespace"}
+WORKLOADS = {"StatefulSet", "Deployment"}
+# Seconds that a pod may stay on a node that is gone.
+LONGEST_TOLERATION = 60
+
+
+def name(thing):
+    return f"{thing['kind']}/{thing['metadata']['name']}"
+
+
+def of_kind(objects, *kinds):
+    return [thing for thing in objects if thing["kind"] in kinds]
+
+
+def pod(workload):
+    return workload["spec"]["template"]
+
+
+def matches(selector, labels):
+    """A label selector with matchLabels alone, which is all that is used here."""
+    if not set(selector) <= {"matchLabels"}:
+        raise ValueError(f"selector {selector}: only matchLabels is understood")
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+
+
+def containers(workload):
+    spec = pod(workload)["spec"]
+    return spec.get("initContainers", []) + spec["containers"]
+
+
+def problems(objects):
+    found = []
+    for check in CHECKS:
+        found += [f"{check.__name__}: {text}" for text in check(objects)]
+    return found
+
+
+def namespaces(objects):
+    for thing in objects:
+        if thing["kind"] not in CLUSTER_WIDE and thing["metadata"].get("namespace") != NAMESPACE:
+            yield f"{name(thing)} is not in {NAMESPACE}"
+    for thing in of_kind(objects, "Namespace"):
+        if thing["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce") != "restricted":
+            yield f"{name(thing)} does not enforce restricted pods"
+
+
+def selectors(objects):
+    workloads = of_kind(objects, *WORKLOADS)
+    services = of_kind(objects, "Service")
+    for workload in workloads:
+        if not matches(workload["spec"]["selector"], pod(workload)["metadata"]["labels"]):
+            yield f"{name(workload)} does not select its own pods"
+        others = [other for other in workloads if other is not workload]
+        if any(matches(workload["spec"]["selector"], pod(other)["metadata"]["labels"]) for other in others):
+            yield f"{name(workload)} selects another one's pods"
+        if workload["kind"] == "StatefulSet" and workload["spec"]["serviceName"] not in [
+            service["metadata"]["name"] for service in services
+        ]:
+            yield f"{name(workload)} names a Service that is not there"
+    for service in services:
+        selector = {"matchLabels": service["spec"]["selector"]}
+        behind = [w for w in workloads if matches(selector, pod(w)["metadata"]["labels"])]
+        if len(behind) != 1:
+            yield f"{name(service)} selects the pods of {len(behind)} workloads"
+        for workload in behind:
+            there = {port["name"] for c in containers(workload) for port in c.get("ports", [])}
+            for port in service["spec"]["ports"]:
+                if port["targetPort"] not in there:
+                    yield f"{name(service)}: port {port['targetPort']} is none of {name(workload)}"
+    for budget in of_kind(objects, "PodDisruptionBudget"):
+        behind = [w for w in workloads if matches(budget["spec"]["selector"], pod(w)["metadata"]["labels"])]
+        if len(behind) != 1:
+            yield f"{name(budget)} selects the pods of {len(behind)} workloads"
+        for workload in behind:
+            replicas = workload["spec"].get("replicas", 1)
+            spared = budget["spec"].get("maxUnavailable", replicas - budget["spec"].get("minAvailable", 0))
+            if not 1 <= spared:
+                yield f"{name(budget)} lets no pod of {name(workload)} be moved: its node cannot be drained"
+    for monitor in of_kind(objects, "ServiceMonitor"):
+        behind = [s for s in services if matches(monitor["spec"]["selector"], s["metadata"].get("labels", {}))]
+        if not behind:
+            yield f"{name(monitor)} selects no Service"
+        for endpoint in monitor["spec"]["endpoints"]:
+            for service in behind:
+                if endpoint["port"] not in [port["name"] for port in service["spec"]["ports"]]:
+                    yield f"{name(monitor)}: {name(service)} has no port {endpoint['port']}"
+    for route in of_kind(objects, "IngressRouteTCP"):
+        if route["spec"].get("tls", {}).get("passthrough") is not True:
+            yield f"{name(route)} does not pass TLS through: certificates would end at traefik"
+        for rule in route["spec"]["routes"]:
+            for target in rule["services"]:
+                ports = [p["port"] for s in services if s["metadata"]["name"] == target["name"] for p in s["spec"]["ports"]]
+                if target["port"] not in ports:
+                    yield f"{name(route)} leads to {target}, which is not there"
+
+
+def references(objects):
+    """Every Secret and ConfigMap, and every key that is named of it."""
+    there = {}
+    for thing in of_kind(objects, "Secret", "ConfigMap"):
+        keys = set(thing.get("data", {})) | set(thing.get("stringData", {})) | set(thing.get("binaryData", {}))
+        there[thing["kind"], thing["metadata"]["name"]] = keys
+    for certificate in of_kind(objects, "Certificate"):
+        there["Secret", certificate["spec"]["secretName"]] = {"ca.crt", "tls.crt", "tls.key"}
+        issuers = [issuer["metadata"]["name"] for issuer in of_kind(objects, "Issuer")]
+        if certificate["spec"]["issuerRef"]["name"] not in issuers:
+            yield f"{name(certificate)} names an Issuer that is not there"
+    wanted = []
+    for issuer in of_kind(objects, "Issuer"):
+        wanted += [(issuer, "Secret", issuer["spec"]["ca"]["secretName"], key) for key in ("tls.crt", "tls.key")]
+    accounts = [account["metadata"]["name"] for account in of_kind(objects, "ServiceAccount")]
+    for workload in of_kind(objects, *WORKLOADS):
+        spec = pod(workload)["spec"]
+        if spec.get("serviceAccountName") not in accounts:
+            yield f"{name(workload)} has no ServiceAccount of its own"
+        claims = [claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])]
+        volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+        files = {}
+        for container in containers(workload):
+            for mount in container.get("volumeMounts", []):
+                if mount["name"] in claims:
+                    continue
+                if mount["name"] not in volumes:
+                    yield f"{name(workload)} mounts {mount['name']}, which is no volume of its"
+                    continue
+                volume = volumes[mount["name"]]
+                if "secret" in volume:
+                    files[mount["mountPath"]] = ("Secret", volume["secret"]["secretName"])
+                    if volume["secret"].get("defaultMode") != 0o440:
+                        yield f"{name(workload)}: the Secret {volume['secret']['secretName']} is readable for others"
+                if "configMap" in volume:
+                    files[mount["mountPath"]] = ("ConfigMap", volume["configMap"]["name"])
+            for variable in container.get("env", []):
+                source = variable.get("valueFrom", {})
+                for field, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
+                    if field in source:
+                        wanted.append((workload, kind, source[field]["name"], source[field]["key"]))
+            # Paths in arguments and variables, and in the settings, lead to keys.
+            texts = container.get("args", []) + container.get("command", [])
+            texts += [variable["value"] for variable in container.get("env", []) if "value" in variable]
+            for kind, config in files.values():
+                for thing in of_kind(objects, kind):
+                    if kind == "ConfigMap" and thing["metadata"]["name"] == config:
+                        texts += [word.strip('"') for text in thing["data"].values() for word in text.split()]
+            for folder, (kind, which) in files.items():
+                for text in texts:
+                    if text.startswith(folder + "/"):
+                        wanted.append((workload, kind, which, text.removeprefix(folder + "/")))
+        for kind, which in files.values():
+            wanted.append((workload, kind, which, None))
+    for who, kind, which, key in wanted:
+        if (kind, which) not in there:
+            yield f"{name(who)} wants the {kind} {which}, which is not there"
+        elif key is not None and key not in there[kind, which]:
+            yield f"{name(who)} wants {key} of the {kind} {which}, which has {sorted(there[kind, which])}"
+
+
+def hardened(objects):
+    for workload in of_kind(objects, *WORKLOADS):
+        spec = pod(workload)["spec"]
+        if spec.get("automountServiceAccountToken") is not False:
+            yield f"{name(workload)} gets a token for the cluster that it has no use for"
+        if spec.get("hostNetwork") or spec.get("hostPID") or spec.get("hostIPC"):
+            yield f"{name(workload)} shares the node's namespaces"
+        security = spec.get("securityContext", {})
+        if not security.get("runAsNonRoot") or not security.get("runAsUser"):
+            yield f"{name(workload)} may run as root"
+        if security.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+            yield f"{name(workload)} has no seccomp profile"
+        for container in containers(workload):
+            own = container.get("securityContext", {})
+            if own.get("allowPrivilegeEscalation") is not False or own.get("readOnlyRootFilesystem") is not True:
+                yield f"{name(workload)}: {container['name']} may write its image or gain rights"
+            if own.get("capabilities", {}).get("drop") != ["ALL"] or own.get("capabilities", {}).get("add"):
+                yield f"{name(workload)}: {container['name']} keeps capabilities"
+
+
+def bounded(objects):
+    for workload in of_kind(objects, *WORKLOADS):
+        spec = pod(workload)["spec"]
+        for container in containers(workload):
+            image = container["image"]
+            tag = image.rpartition("/")[2].partition(":")[2]
+            if not tag or tag.startswith("latest"):
+                yield f"{name(workload)}: image {image} has no fixed version"
+            resources = container.get("resources", {})
+            for field in ("requests", "limits"):
+                if not {"cpu", "memory"} <= set(resources.get(field, {})):
+                    yield f"{name(workload)}: {container['name']} has no {field} of cpu and memory"
+            ports = {port["name"] for port in container.get("ports", [])}
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                if probe not in container:
+                    yield f"{name(workload)}: {container['name']} has no {probe}"
+                    continue
+                how = container[probe].get("httpGet") or container[probe].get("tcpSocket")
+                if how and how["port"] not in ports:
+                    yield f"{name(workload)}: {probe} asks port {how['port']}, which it does not have"
+        waits = {t["key"]: t.get("tolerationSeconds", 10**9) for t in spec.get("tolerations", []) if t.get("effect") == "NoExecute"}
+        for taint in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+            if waits.get(taint, 10**9) > LONGEST_TOLERATION:
+                yield f"{name(workload)} stays long on a node with {taint}"
+        for claim in workload["spec"].get("volumeClaimTemplates", []):
+            if "storage" not in claim["spec"]["resources"].get("requests", {}):
+                yield f"{name(workload)}: claim {claim['metadata']['name']} has no size"
+
+
+def allowed(objects, direction, labels, port, protocol="TCP", peer=None):
+    """Whether a policy lets this port of (or, for Egress, from) pods with these labels through, to or from the peer."""
+    field, far = ("ingress", "from") if direction == "Ingress" else ("egress", "to")
+    for policy in of_kind(objects, "NetworkPolicy"):
+        spec = policy["spec"]
+        if direction not in spec["policyTypes"] or not matches(spec["podSelector"], labels):
+            continue
+        for rule in spec.get(field, []):
+            if not any(p["port"] == port and p["protocol"] == protocol for p in rule.get("ports", [])):
+                continue
+            far_ends = rule.get(far)
+            if peer is None or not far_ends:
+                return True
+            if any(set(end) == {"podSelector"} and matches(end["podSelector"], peer) for end in far_ends):
+                return True
+    return False
+
+
+def network(objects):
+    workloads = of_kind(objects, *WORKLOADS)
+    policies = of_kind(objects, "NetworkPolicy")
+    everything = [p for p in policies if p["spec"]["podSelector"] == {} and set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"}]
+    if not any(not p["spec"].get("ingress") and not p["spec"].get("egress") for p in everything):
+        yield "no policy forbids what is not allowed"
+    for policy in policies:
+        selected = [w for w in workloads if matches(policy["spec"]["podSelector"], pod(w)["metadata"]["labels"])]
+        if not selected:
+            yield f"{name(policy)} selects no pods"
+        for rule in policy["spec"].get("ingress", []):
+            for port in rule.get("ports", []):
+                open_ports = [p["containerPort"] for w in selected for c in containers(w) for p in c.get("ports", [])]
+                if port["port"] not in open_ports:
+                    yield f"{name(policy)} opens {port['port']}, where nobody listens"
+        for field in ("ingress", "egress"):
+            if any(not rule.get("ports") for rule in policy["spec"].get(field, [])):
+                yield f"{name(policy)} names no port"
+    for workload in workloads:
+        labels = pod(workload)["metadata"]["labels"]
+        for container in containers(workload):
+            for port in container.get("ports", []):
+                if not allowed(objects, "Ingress", labels, port["containerPort"]):
+                    yield f"nobody may reach port {port['containerPort']} of {name(workload)}"
+        for host, port in destinations(objects, workload):
+            services = [s for s in of_kind(objects, "Service") if s["metadata"]["name"] == host]
+            if not services and "." not in host:
+                yield f"{name(workload)} connects to {host}, which is no Service here"
+            if not allowed(objects, "Egress", labels, 53, "UDP"):
+                yield f"{name(workload)} may not ask for the address of {host}"
+            peers = [
+                pod(w)["metadata"]["labels"] for s in services for w in workloads
+                if matches({"matchLabels": s["spec"]["selector"]}, pod(w)["metadata"]["labels"])
+            ]
+            for peer in peers or [None]:
+                if not allowed(objects, "Egress", labels, port, peer=peer):
+                    yield f"{name(workload)} may not connect to {host}:{port}"
+            for peer in peers:
+                if not allowed(objects, "Ingress", peer, port, peer=labels):
+                    yield f"{host}:{port} does not let {name(workload)} in"
+
+
+def destinations(objects, workload):
+    """Where the bridge connects to, by its settings and its environment."""
+    settings, variables = {}, {}
+    maps = {thing["metadata"]["name"]: thing.get("data", {}) for thing in of_kind(objects, "ConfigMap")}
+    for volume in pod(workload)["spec"].get("volumes", []):
+        for key, text in maps.get(volume.get("configMap", {}).get("name"), {}).items():
+            if key == "bridge.toml":
+                settings = tomllib.loads(text)
+    for container in containers(workload):
+        for variable in container.get("env", []):
+            ref = variable.get("valueFrom", {}).get("configMapKeyRef")
+            value = maps.get(ref["name"], {}).get(ref["key"], "") if ref else variable.get("value", "")
+            variables[variable["name"].removeprefix("EDGEVEIL_BRIDGE_")] = value
+    mqtt = settings.get("mqtt", {})
+    if "host" in mqtt:
+        yield mqtt["host"], mqtt.get("port", 8883)
+    if "OBJECTS_S3_BUCKET" in variables:
+        url = variables.get("OBJECTS_S3_ENDPOINT") or "https://s3.amazonaws.com"
+        host, _, port = url.partition("://")[2].partition(":")
+        yield host, int(port or 443)
+    if "FORWARD_AWS_ENDPOINT" in variables:
+        yield variables["FORWARD_AWS_ENDPOINT"], int(variables.get("FORWARD_AWS_PORT", 8883))
+
+
+CHECKS = [namespaces, selectors, references, hardened, bounded, network]
