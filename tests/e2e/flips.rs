@@ -62,7 +62,7 @@ fn a_flipped_byte_costs_what_it_touches_and_that_is_told() {
     let flips = if long() { 100 } else { 8 };
     println!("{flips} flips with EDGEVEIL_SEED={seed}");
     let mut dice = Dice::new(seed);
-    let lab = Lab::new(&["edge-001"]);
+    let lab = Lab::in_memory(&["edge-001"]);
     let sources = format!(
         "[[sensor]]\ngroup = \"env\"\nsource = {{ simulate = {{}} }}\nrate = 100\n\
          [[camera]]\nname = \"desk\"\nsource = {{ replay = \"{0}/astronaut.png\" }}\nfps = 4\n\

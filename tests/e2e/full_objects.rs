@@ -21,11 +21,12 @@ fn sources() -> String {
 
 /// A bridge that sees a folder of its data as a disk of this size, and an agent that fills it.
 struct Full {
-    lab: Lab,
     port: u16,
     bridge: Process,
     agent: Process,
     catalog: String,
+    /// Last: what the others have said goes with it.
+    lab: Lab,
 }
 
 impl Full {
@@ -106,10 +107,8 @@ fn a_full_catalog_acknowledges_nothing_that_is_not_in_it() {
     full.wait("the catalog, and that there is no space left, in one line", |bridge, _| {
         bridge.lines().any(|l| l.contains("catalog.sqlite") && l.contains("no space left"))
     });
-    full.wait("the agent to say that nobody acknowledges", |_, agent| {
-        agent.contains("no acknowledgement from the bridge")
-    });
-    // The bridge writes only after it has committed, so what was said is there.
+    // SQLite may use the room that its log has already, so some of it goes on. The bridge tells a device only after it has
+    // committed: so what was said is there.
     let said = acknowledged(&watcher);
     let kept = stored(&full);
     let unkept: Vec<_> = said.difference(&kept).collect();

@@ -115,6 +115,8 @@ fn a_locked_catalog_holds_the_broker_back_and_memory_stays_bounded() {
     let lab = Lab::new(&["edge-001", "edge-002"]);
     let broker = Mosquitto::start(&lab, "broker", "", Mosquitto::ACL);
     let settings = lab.bridge_settings_external(broker.port, "[ingest]\nmemory = \"16 MiB\"\n");
+    // Memory is to be the bound, not the number of messages.
+    let settings = settings.replace("client_id", "receive_maximum = 2000\nclient_id");
     let mut bridge = lab.bridge("bridge", &settings);
     let mut agent =
         lab.agent("agent", &lab.agent_settings("edge-001", broker.port, &format!("{PATIENT}{}", sources())));

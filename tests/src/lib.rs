@@ -36,7 +36,17 @@ pub struct Lab {
 impl Lab {
     /// A folder with a CA, and certificates for the broker, for `bridge`, and for these devices.
     pub fn new(devices: &[&str]) -> Self {
-        let lab = Self { dir: tempfile::tempdir().expect("a temporary folder") };
+        Self::with(tempfile::tempdir().expect("a temporary folder"), devices)
+    }
+
+    /// The same in memory where that is possible, for tests that need no disk: an fsync there costs nothing.
+    pub fn in_memory(devices: &[&str]) -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::with(dir.expect("a temporary folder"), devices)
+    }
+
+    fn with(dir: tempfile::TempDir, devices: &[&str]) -> Self {
+        let lab = Self { dir };
         lab.certs(&["init"]);
         lab.certs(&["broker", "localhost"]);
         lab.certs(&["device", "bridge"]);
