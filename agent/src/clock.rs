@@ -55,3 +55,58 @@ fn state(timestamp: Timestamp) -> ClockState {
         timestamp.as_second() >= NOT_BEFORE && (timesync.join("synchronized").exists() || !timesync.exists());
     if set { ClockState::Synced } else { ClockState::Unsynced }
 }
+
+/// Tells whether the wall clock can be believed when records are held to be too old: not while it is unset, and not for
+/// an hour after it has leapt ahead. What a wrong clock would drop in that hour could not be had back.
+#[derive(Debug, Default)]
+pub struct Trust {
+    last: Option<Moment>,
+    from: Duration,
+}
+
+impl Trust {
+    /// The clocks may drift apart by so much between two looks.
+    const LEAP: Duration = Duration::from_secs(60);
+    const WAIT: Duration = Duration::from_secs(3600);
+
+    /// Looks at the clock. Called every minute or more often.
+    pub fn is_due(&mut self, now: Moment) -> bool {
+        if now.clock == ClockState::Unsynced {
+            self.last = None;
+            return false;
+        }
+        let leapt = self.last.is_some_and(|last| {
+            let passed = now.uptime.saturating_sub(last.uptime) + Self::LEAP;
+            // One that is put back makes nothing older.
+            Duration::try_from(now.timestamp.duration_since(last.timestamp)).is_ok_and(|by| by > passed)
+        });
+        self.last = Some(now);
+        if leapt {
+            tracing::warn!(now = %now.timestamp, "the clock has leapt ahead: no record is held to be too old for an hour");
+            self.from = now.uptime + Self::WAIT;
+        }
+        now.uptime >= self.from
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(timestamp: &str, clock: ClockState, uptime: u64) -> Moment {
+        Moment { timestamp: timestamp.parse().unwrap(), clock, uptime: Duration::from_secs(uptime) }
+    }
+
+    #[test]
+    fn a_clock_that_leaps_ahead_is_not_believed_at_once() {
+        let mut trust = Trust::default();
+        let mut look = |timestamp, clock, uptime| trust.is_due(moment(timestamp, clock, uptime));
+        assert!(!look("1970-01-01T00:00:05Z", ClockState::Unsynced, 5));
+        assert!(look("2026-11-21T10:00:00Z", ClockState::Synced, 10), "it is set: that is no leap");
+        assert!(look("2026-11-21T10:01:30Z", ClockState::Synced, 70));
+        assert!(!look("2027-11-21T10:01:30Z", ClockState::Synced, 71));
+        assert!(!look("2026-11-21T10:02:00Z", ClockState::Synced, 100), "back again");
+        assert!(!look("2026-11-21T11:01:00Z", ClockState::Synced, 3640));
+        assert!(look("2026-11-21T11:02:00Z", ClockState::Synced, 3700));
+    }
+}

@@ -35,9 +35,14 @@ impl Monitor {
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut dropped = BTreeMap::new();
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        loop {
+            let stopping = stop.run_until_cancelled(ticks.tick()).await.is_none();
             let health = block_in_place(|| self.measure());
             self.tell_drops(&health, &mut dropped).await;
+            if stopping {
+                // The counters end with the process; what they have not told yet is a record now.
+                return;
+            }
             self.newest.send_replace(health.to_json());
         }
     }

@@ -137,7 +137,8 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         clock: clock.clone(),
         newest: newest_health,
     };
-    sources.spawn(monitor.run(stop.clone()));
+    let measured = CancellationToken::new();
+    let mut monitor = tokio::spawn(monitor.run(measured.clone()));
     let link = Link {
         settings: settings.link.clone(),
         device: identity.device.clone(),
@@ -172,6 +173,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         () = stop.cancelled() => None,
         Some(part) = ended.recv() => Some(part),
         Some(_) = sources.join_next() => Some("a sensor's task"),
+        _ = &mut monitor => Some("health"),
         _ = &mut link => Some("link"),
     };
     let why = failed.map_or_else(|| "asked to stop".to_owned(), |part| format!("{part} ended by itself"));
@@ -188,6 +190,11 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         tracing::warn!("sensors did not stop in time");
     }
     join("cameras", threads).await;
+    // It tells of drops once more, now that nothing else comes.
+    measured.cancel();
+    if !monitor.is_finished() && timeout(DEADLINE, monitor).await.is_err() {
+        tracing::warn!("health did not stop in time");
+    }
     // The writer may be what has ended.
     let _ = timeout(DEADLINE, records.end()).await;
     join("writer", vec![writer]).await;

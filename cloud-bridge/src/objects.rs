@@ -9,13 +9,21 @@ use edgeveil_wire::{DeviceName, ImageMeta, RecordId};
 use object_store::{
     ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
 };
-use std::{fs, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 /// Where images are kept.
 #[derive(Debug, Clone)]
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
     place: String,
+    folder: Option<PathBuf>,
 }
 
 /// Why an object could not be written or read. The text names the place and, where it is known, the remedy.
@@ -43,12 +51,12 @@ impl Objects {
                 let probe = folder.join(".writable");
                 fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).with_context(remedy)?;
                 let store = LocalFileSystem::new_with_prefix(folder).with_context(remedy)?.with_fsync(true);
-                Ok(Self { store: Arc::new(store), place })
+                Ok(Self { store: Arc::new(store), place, folder: Some(folder.clone()) })
             }
             ObjectSettings::S3(settings) => {
                 let place = format!("bucket {}", settings.bucket);
                 let store = s3(settings).with_context(|| place.clone())?;
-                Ok(Self { store: Arc::new(store), place })
+                Ok(Self { store: Arc::new(store), place, folder: None })
             }
         }
     }
@@ -59,7 +67,7 @@ impl Objects {
         let place = format!("object folder {}", folder.display());
         anyhow::ensure!(folder.is_dir(), "{place}: there is none; mend data_dir or objects.folder");
         let store = LocalFileSystem::new_with_prefix(folder).with_context(|| place.clone())?;
-        Ok(Self { store: Arc::new(store), place })
+        Ok(Self { store: Arc::new(store), place, folder: Some(folder.clone()) })
     }
 
     /// Whether it answers.
@@ -73,6 +81,29 @@ impl Objects {
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
         let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
         self.store.put(&path, bytes.into()).await.map_err(|error| self.error(error)).map(drop)
+    }
+
+    /// Removes what a bridge that was killed has left half written in a folder: nobody else ever would. What is written
+    /// now is left alone. Looks at every name, so it is for a thread of its own.
+    pub fn sweep(&self, before: SystemTime) {
+        let mut open: Vec<PathBuf> = self.folder.iter().cloned().collect();
+        let mut swept = 0;
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let Ok(kind) = entry.file_type() else { continue };
+                if kind.is_dir() {
+                    open.push(entry.path());
+                } else if is_unfinished(&entry.file_name())
+                    && entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at < before)
+                    && fs::remove_file(entry.path()).is_ok()
+                {
+                    swept += 1;
+                }
+            }
+        }
+        if swept > 0 {
+            tracing::info!(swept, place = self.place, "removed files that were left half written");
+        }
     }
 
     /// Reads an object.
@@ -175,6 +206,13 @@ fn s3(settings: &S3Settings) -> Result<object_store::aws::AmazonS3> {
     builder.build().context("S3 settings")
 }
 
+/// object_store writes `name#1` and renames it; a name that ends so is never an object's.
+fn is_unfinished(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    let digits = name.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    digits > 0 && name.len() > digits && name[name.len() - digits - 1] == b'#'
+}
+
 /// `<device>/<camera>/<yyyy>/<mm>/<dd>/<timestamp>-<id>.jpg`, so that a folder can be browsed and a day be removed.
 pub fn key(device: &DeviceName, meta: &ImageMeta) -> String {
     let time = meta.stamp.timestamp.to_zoned(jiff::tz::TimeZone::UTC);
@@ -191,4 +229,25 @@ pub fn key(device: &DeviceName, meta: &ImageMeta) -> String {
 /// `dead/<device>/<id>.jpg`: a refused record, whole. No image has such a key: theirs have more levels.
 pub fn dead_key(device: &DeviceName, id: RecordId, extension: &str) -> String {
     format!("dead/{device}/{id}.{extension}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_left_half_written_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = Objects::open(&ObjectSettings::Folder(dir.path().to_owned())).await.unwrap();
+        objects.put("pi/desk/1.jpg", Bytes::from_static(b"whole")).await.unwrap();
+        let (old, new) = (dir.path().join("pi/desk/2.jpg#1"), dir.path().join("pi/desk/3.jpg#12"));
+        fs::write(&old, "ha").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        let started = SystemTime::now();
+        std::thread::sleep(Duration::from_millis(20));
+        fs::write(&new, "l").unwrap();
+        objects.sweep(started);
+        assert!(!old.exists() && new.exists());
+        assert_eq!(objects.list().await.unwrap(), [("pi/desk/1.jpg".to_owned(), 5)]);
+    }
 }

@@ -16,7 +16,13 @@ use crate::{
     web,
 };
 use anyhow::{Context, Result};
-use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +78,9 @@ impl Bridge {
             SourceSettings::External(_) => None,
         };
         let objects = Objects::open(&settings.objects).await?;
+        let (sweeper, now) = (objects.clone(), SystemTime::now());
+        // Not one of the runtime's threads: nobody waits for it at the end.
+        std::thread::spawn(move || sweeper.sweep(now));
         let catalog = Catalog::open(&settings.catalog).await?;
         readiness.up(Part::Database);
         tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.clone()));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use crate::disk::{BALLAST_BYTES, Disk, Site};
 use crate::{
     Degraded, Durability, Kept, Lane, LaneOptions, LeaseLimit, NewRecord, Options, Payload, Pushed, Reason,
-    RecordId, Spool, SpoolError, WhenFull,
+    RecordId, Spool, SpoolError, WhenFull, WhenLow,
 };
 
 const ALERT: Lane = Lane(0);
@@ -26,17 +26,16 @@ struct Faults {
 impl Faults {
     fn open(&self, dir: &Path) -> Spool {
         let lane = |name, payload, durability| LaneOptions {
-            name,
             max_bytes: 64 << 20,
-            payload,
-            durability,
-            when_full: WhenFull::DropOldest,
-            max_age: None,
+            ..LaneOptions::new(name, payload, durability, WhenFull::DropOldest)
         };
         let options = Options {
             dir: dir.to_owned(),
             lanes: vec![
-                lane("alert", Payload::Inline, Durability::Immediate),
+                LaneOptions {
+                    when_low: WhenLow::Insist,
+                    ..lane("alert", Payload::Inline, Durability::Immediate)
+                },
                 lane("reading", Payload::Inline, Durability::Group),
                 lane("image", Payload::File, Durability::Group),
             ],
@@ -169,13 +168,33 @@ fn on_a_low_disk_the_spool_does_not_grow_and_alerts_still_find_room() {
 }
 
 #[test]
+fn an_alert_is_not_refused_for_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = healthy();
+    let spool = faults.open(dir.path());
+    // Others have taken all there is, and there is nothing that could give way.
+    faults.free.store(0, SeqCst);
+    assert_eq!(push(&spool, READING, 1, 100).unwrap().kept, Kept::Refused);
+    assert_eq!(push(&spool, ALERT, 2, 100).unwrap().kept, Kept::Durable);
+    // Where the disk does not even take it, it waits in memory.
+    faults.commit.store(true, SeqCst);
+    assert_eq!(push(&spool, ALERT, 3, 100).unwrap().kept, Kept::NextCommit);
+    assert_eq!(spool.stats().lanes[0].dropped, [0; Reason::ALL.len()]);
+    faults.commit.store(false, SeqCst);
+    spool.commit().unwrap();
+    assert_eq!(ids(&spool), [id(2), id(3)]);
+}
+
+#[test]
 fn a_missing_ballast_is_only_taken_in_when_the_disk_can_spare_it() {
     let dir = tempfile::tempdir().unwrap();
     let faults = healthy();
     faults.free.store(MIN_FREE + BALLAST_BYTES, SeqCst);
     let spool = faults.open(dir.path());
     assert!(!dir.path().join("ballast").exists());
-    assert_eq!(push(&spool, READING, 1, 100).unwrap().kept, Kept::Refused);
+    // What is delivered soon finds room; beyond that nothing does, but alerts.
+    assert_eq!(push(&spool, READING, 0, 8000).unwrap().kept, Kept::NextCommit);
+    assert_eq!(push(&spool, READING, 1, 200).unwrap().kept, Kept::Refused);
     faults.free.store(MIN_FREE + 2 * BALLAST_BYTES, SeqCst);
     spool.commit().unwrap();
     assert_eq!(std::fs::metadata(dir.path().join("ballast")).unwrap().len(), BALLAST_BYTES);

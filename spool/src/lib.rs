@@ -102,7 +102,8 @@
 //! # When the disk is full
 //!
 //! The spool stops growing when less than `min_free_bytes` is free: new records then cost older or less
-//! important ones. Should the disk fill up all the same, through others, the ballast is given back to it, so that sled,
+//! important ones. Two things are let through all the same: 4 MiB in all, where the disk has them, so that records which
+//! are delivered soon still pass; and lanes that insist ([`WhenLow`]), for which the ballast and then memory are used. Should the disk fill up all the same, through others, the ballast is given back to it, so that sled,
 //! which needs room even to delete, can go on; the index is opened again (sled answers nothing else after a
 //! fault), and what waited is written once more. What cannot be written waits in memory up to 4 MiB; beyond
 //! that less important records make way, and then pushes fail with [`SpoolError::DiskFull`]. Each commit tries again; [`Stats::degraded`] tells.
@@ -175,7 +176,7 @@ pub use error::SpoolError;
 pub use format::{HEADER_MAX, INLINE_MAX, PAYLOAD_MAX};
 pub use inspect::Inspector;
 pub use listing::Listing;
-pub use options::{Durability, LaneOptions, LeaseLimit, MAX_LANES, Options, Payload, WhenFull};
+pub use options::{Durability, LaneOptions, LeaseLimit, MAX_LANES, Options, Payload, WhenFull, WhenLow};
 pub use pace::WriteBudget;
 pub use record::{Dropped, Kept, Lane, Listed, NewRecord, Pushed, Reason, Record, RecordId};
 pub use spool::Spool;

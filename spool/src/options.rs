@@ -54,6 +54,8 @@ pub struct LaneOptions {
     pub durability: Durability,
     /// What gives way when the lane is full.
     pub when_full: WhenFull,
+    /// What becomes of its records when the disk is full and nothing less important is left that could give way.
+    pub when_low: WhenLow,
     /// Records older than this are dropped by [`Spool::expire`](crate::Spool::expire). None keeps them however old
     /// they are.
     pub max_age: Option<Duration>,
@@ -68,7 +70,15 @@ impl LaneOptions {
         durability: Durability,
         when_full: WhenFull,
     ) -> Self {
-        Self { name, max_bytes: u64::MAX, payload, durability, when_full, max_age: None }
+        Self {
+            name,
+            max_bytes: u64::MAX,
+            payload,
+            durability,
+            when_full,
+            when_low: WhenLow::GiveWay,
+            max_age: None,
+        }
     }
 }
 
@@ -101,6 +111,16 @@ pub enum WhenFull {
     /// Records spread evenly over all that are stored: first every second one, then every second of those that
     /// are left, and so on. So a time lapse stays one. For lanes of `Payload::File` only.
     Thin,
+}
+
+/// What becomes of a record for which the disk has no room, or no more than `min_free_bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenLow {
+    /// Older ones of its lane go, or it is refused.
+    GiveWay,
+    /// It is kept all the same: in what `min_free_bytes` leaves to others, then in the ballast's room, then in memory, as
+    /// far as the bounds in bytes allow. For lanes of a few small records.
+    Insist,
 }
 
 /// How much one [`lease`](crate::Spool::lease) may hand out.

@@ -4,7 +4,7 @@ use crate::disk::Disk;
 use crate::format::{Key, Place, decode};
 use crate::queue::{Class, Queue};
 use crate::segments::Damage;
-use crate::{Dropped, Lane, Reason, RecordId, SpoolError, WhenFull};
+use crate::{Dropped, Lane, Reason, RecordId, SpoolError, WhenFull, WhenLow};
 
 /// Whether a record finds room.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,6 +12,10 @@ pub(crate) enum Room {
     Made,
     Refused(Reason),
 }
+
+/// So much may be stored, if the disk has it, whatever `min_free_bytes` says: what is delivered soon finds room on a disk
+/// that others have filled beyond it.
+const WORKING_BYTES: u64 = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 
 impl Queue {
     /// Every record that leaves without having been delivered passes here and nowhere else.
@@ -59,9 +63,9 @@ impl Queue {
     fn bound(&self, disk: &Disk, dir: &std::path::Path) -> (u64, Reason) {
         let now = self.total_bytes();
         let growth = disk.free(dir).map_or(u64::MAX, |free| {
-            free.saturating_sub(self.min_free_bytes)
-                .saturating_sub(self.ballast.missing())
-                .saturating_sub(self.pending_bytes)
+            let free = free.saturating_sub(self.pending_bytes);
+            let spare = free.saturating_sub(self.min_free_bytes).saturating_sub(self.ballast.missing());
+            spare.max(WORKING_BYTES.saturating_sub(now).min(free))
         });
         let by_disk = now.saturating_add(growth);
         if by_disk < self.max_bytes {
@@ -72,7 +76,8 @@ impl Queue {
     }
 
     /// Makes room for a record: first within its lane, then within all, at the cost of less important lanes
-    /// and last of its own. Records in flight are never dropped, nor is anything of a more important lane.
+    /// and last of its own. Records in flight are never dropped, nor is anything of a more important lane. A lane
+    /// that insists is not refused for the disk's sake: there is the ballast, and then memory.
     pub fn make_room(
         &mut self,
         lane: usize,
@@ -87,7 +92,8 @@ impl Queue {
         if need > lane_max {
             return Ok(Room::Refused(Reason::LaneFull));
         }
-        if need > bound {
+        let insists = options.when_low == WhenLow::Insist && why == Reason::DiskLow;
+        if need > bound && !insists {
             return Ok(Room::Refused(why));
         }
         while self.lanes[lane].bytes_taken() + need > lane_max {
@@ -97,14 +103,19 @@ impl Queue {
         }
         for victim in (lane..self.lanes.len()).rev() {
             while self.total_bytes() + need > bound {
-                if (victim == lane && when_full == WhenFull::DropNewest)
+                if (victim == lane && (insists || when_full == WhenFull::DropNewest))
                     || !self.drop_oldest(victim, why, dropped)?
                 {
                     break;
                 }
             }
         }
-        Ok(if self.total_bytes() + need > bound { Room::Refused(why) } else { Room::Made })
+        Ok(match self.total_bytes() + need {
+            all if all <= bound => Room::Made,
+            all if insists && all <= self.max_bytes => Room::Made,
+            _ if insists => Room::Refused(Reason::SpoolFull),
+            _ => Room::Refused(why),
+        })
     }
 
     /// Makes room among the records that wait for the disk, at the cost of less important lanes. False if there

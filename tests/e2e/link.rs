@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use edgeveil_tests::{Lab, Mosquitto, PATIENT, Watcher, files_below, free_port, models, slow_road, wait_for};
+use edgeveil_wire::{BootId, ClockState, Lane, Reading, Stamp};
 
 const SENSOR: &str = "[[sensor]]\ngroup = \"env\"\nsource = { simulate = {} }\nrate = 100\n";
 
@@ -37,6 +38,48 @@ fn renewed_certificates_are_taken_up_without_a_restart() {
     lab.drain("edge-001", port);
     assert!(bridge.stop().success());
     println!("{}", lab.verify());
+}
+
+/// The certificate runs out while records flow: the connection that stands goes on, the next one has to wait for another
+/// certificate, and nothing is lost meanwhile.
+#[test]
+fn an_expired_certificate_keeps_records_until_there_is_another() {
+    let lab = Lab::new(&["edge-001"]);
+    let port = free_port();
+    let bridge = lab.bridge("bridge", &lab.bridge_settings(port, ""));
+    let mut agent = lab.agent("agent", &lab.agent_settings("edge-001", port, &format!("{PATIENT}{SENSOR}")));
+    wait_for("connected", || agent.log().contains(" connected ").then_some(()));
+    let [_, cert, key] = lab.identity("devices", "edge-001");
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "edge-001");
+    params.not_before = rcgen::date_time_ymd(2025, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2026, 1, 1);
+    std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
+    std::fs::write(&key, pair.serialize_pem()).unwrap();
+    let watcher = Watcher::start(&lab, port, &["edgeveil/edge-001/status", "edgeveil/edge-001/reading/+"]);
+    wait_for("the expired certificate in the status", || {
+        agent.assert_running();
+        watcher.seen().iter().any(|(_, status)| status.contains("expired on 2026-01-01")).then_some(())
+    });
+    let before = watcher.seen().len();
+    wait_for("readings all the same", || (watcher.seen().len() > before + 100).then_some(()));
+    bridge.kill();
+    let bridge = lab.bridge("bridge", &lab.bridge_settings(port, ""));
+    wait_for("no connection for that reason", || {
+        agent.assert_running();
+        let told = |line: &str| line.contains("not connected") && line.contains("expired on 2026-01-01");
+        agent.log().lines().any(told).then_some(())
+    });
+    lab.certs(&["device", "edge-001", "--force"]);
+    wait_for("connected again", || {
+        agent.assert_running();
+        (agent.log().matches(" connected ").count() == 2).then_some(())
+    });
+    assert!(agent.stop().success());
+    lab.drain("edge-001", port);
+    assert!(bridge.stop().success());
+    println!("{}", lab.oracle(&[]));
 }
 
 #[test]
@@ -156,4 +199,44 @@ fn a_device_with_a_new_name_keeps_what_it_recorded_under_the_old_one() {
     assert!(agent.stop().success());
     assert!(bridge.stop().success());
     assert_eq!(images("agent-edge-001/spool.edge-001"), kept);
+}
+
+/// A record of a later version waits on the device until the bridge is upgraded. Meanwhile everything else goes on, though
+/// so little comes that the bridge is silent most of the time.
+#[test]
+fn a_record_that_the_bridge_passes_over_stands_in_nobodys_way() {
+    let lab = Lab::new(&["edge-001"]);
+    let port = free_port();
+    let settings = lab.agent_settings("edge-001", port, "ack_timeout = \"1 s\"\n[spool]\ncommit_interval = \"100 ms\"\nmin_free = \"0 B\"\n[[sensor]]\ngroup = \"env\"\nsource = { simulate = {} }\nrate = 0.5\n");
+    let parsed = edgeveil_agent::settings::parse(std::path::Path::new("agent.toml"), &settings).unwrap();
+    edgeveil_agent::record::claim(&parsed.device.data_dir, &"edge-001".parse().unwrap()).unwrap();
+    let (spool, _) = edgeveil_agent::record::open(&parsed).unwrap();
+    let boot = BootId::from_random([9; 10]);
+    for seq in 0..3 {
+        let stamp = Stamp::new(boot, Lane::Reading, seq, jiff::Timestamp::now(), ClockState::Synced, 0);
+        let reading = Reading { stamp, score: None, values: [("t".parse().unwrap(), 1.0)].into() };
+        let payload = String::from_utf8(reading.to_json()).unwrap();
+        let later = payload.replace("edgeveil.reading/1", "edgeveil.reading/2");
+        assert_ne!(payload, later);
+        let id = edgeveil_spool::RecordId(reading.stamp.id.to_bytes());
+        let record = edgeveil_spool::NewRecord { id, header: b"reading/env", payload: later.as_bytes() };
+        let _ = spool.push(edgeveil_agent::record::lane_index(Lane::Reading), record).unwrap();
+    }
+    drop(spool);
+    let bridge = lab.bridge("bridge", &lab.bridge_settings(port, ""));
+    let watcher = Watcher::start(&lab, port, &["edgeveil/edge-001/status"]);
+    let mut agent = lab.agent("agent", &settings);
+    wait_for("readings of half a minute", || {
+        agent.assert_running();
+        (lab.path("bridge/catalog.sqlite").exists()
+            && lab.stored().iter().filter(|id| id[20..22] == *"02").count() >= 16)
+            .then_some(())
+    });
+    wait_for("the three records in the status", || {
+        watcher.seen().iter().any(|(_, status)| status.contains("but not 3 records")).then_some(())
+    });
+    assert!(agent.stop().success());
+    assert!(bridge.stop().success());
+    println!("{}", lab.oracle(&[]));
+    assert!(!lab.stored().iter().any(|id| id.starts_with(&boot.to_string())));
 }

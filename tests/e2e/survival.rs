@@ -4,12 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use edgeveil_tests::{Lab, Mosquitto, PATIENT, Process, free_port, models, wait_for};
+use edgeveil_tests::{Lab, Mosquitto, PATIENT, Process, Watcher, free_port, long, models, wait_for};
 use std::{thread::sleep, time::Duration};
-
-fn long() -> bool {
-    std::env::var_os("EDGEVEIL_LONG").is_some()
-}
 
 fn sources() -> String {
     format!(
@@ -73,13 +69,7 @@ fn a_mosquitto_that_is_killed_misses_nothing() {
     let lab = Lab::new(&["edge-001"]);
     let mut broker = Mosquitto::start(&lab, "broker", "", Mosquitto::ACL);
     let port = broker.port;
-    let [ca, cert, key] = lab.identity("devices", "bridge");
-    let settings = format!(
-        "data_dir = \"{}\"\n[mqtt]\nhost = \"localhost\"\nport = {port}\nca = \"{ca}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n\
-         client_id = \"bridge\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
-        lab.path("bridge").display()
-    );
-    let bridge = lab.bridge("bridge", &settings);
+    let bridge = lab.bridge("bridge", &lab.bridge_settings_external(port, ""));
     let mut agent =
         lab.agent("agent", &lab.agent_settings("edge-001", port, &format!("{PATIENT}{}", sources())));
     wait_until_online(&mut agent);
@@ -94,4 +84,35 @@ fn a_mosquitto_that_is_killed_misses_nothing() {
     lab.drain("edge-001", port);
     assert!(bridge.stop().success());
     println!("{}", lab.verify());
+}
+
+/// The broker is there and the bridge is not. Nobody pays for the same records again and again.
+#[test]
+fn a_bridge_that_is_away_is_not_met_by_a_storm() {
+    let lab = Lab::new(&["edge-001"]);
+    let broker = Mosquitto::start(&lab, "broker", "", Mosquitto::ACL);
+    let watcher = Watcher::start(&lab, broker.port, &["edgeveil/+/reading/+", "edgeveil/+/health"]);
+    let settings = lab.agent_settings("edge-001", broker.port, &format!("{PATIENT}{}", sources()));
+    let mut agent = lab.agent("agent", &settings.replace("ack_timeout = \"3 s\"", "ack_timeout = \"1 s\""));
+    let mut health = |count: usize| {
+        wait_for("some health", || {
+            agent.assert_running();
+            (watcher.seen().iter().filter(|(topic, _)| topic.ends_with("/health")).count() >= count)
+                .then_some(())
+        });
+    };
+    // One a second.
+    health(20);
+    let readings = || watcher.seen().iter().filter(|(topic, _)| topic.contains("/reading/")).count();
+    let before = readings();
+    health(35);
+    let more = readings() - before;
+    // The window has 200 places, and there were 3,000 readings meanwhile.
+    println!("{before} readings were sent in 20 s, {more} in the next 15 s");
+    assert!(before <= 450 && more <= 100, "{before}, {more}");
+    let bridge = lab.bridge("bridge", &lab.bridge_settings_external(broker.port, ""));
+    assert!(agent.stop().success());
+    lab.drain("edge-001", broker.port);
+    assert!(bridge.stop().success());
+    println!("{}", lab.oracle(&[]));
 }

@@ -1,7 +1,7 @@
 //! A bridge in a test, and the question whether everything has arrived there.
 
 use crate::{Lab, Watcher, program, run, stderr, wait_for};
-use std::{net::TcpStream, process::Command};
+use std::{collections::BTreeSet, net::TcpStream, process::Command};
 
 /// What an agent's settings go on with after its link, so that a test need not wait long.
 pub const PATIENT: &str = "ack_timeout = \"3 s\"\n[spool]\ncommit_interval = \"100 ms\"\nmin_free = \"0 B\"\n[health]\ninterval = \"1 s\"\n";
@@ -37,6 +37,21 @@ impl Lab {
         verified(command.args(["verify", "--gapless", "--config"]).arg(self.path("bridge.toml")))
     }
 
+    /// Settings of a bridge that gets its records from a mosquitto on this port.
+    pub fn bridge_settings_external(&self, port: u16, more: &str) -> String {
+        let [ca, cert, key] = self.identity("devices", "bridge");
+        format!(
+            "data_dir = \"{}\"\n[mqtt]\nhost = \"localhost\"\nport = {port}\nca = \"{ca}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n\
+             client_id = \"bridge\"\n[http]\nlisten = \"127.0.0.1:0\"\n{more}",
+            self.path("bridge").display()
+        )
+    }
+
+    /// `tests/oracle` on what the bridge has stored: gaps, doubles, files and rows, by other code than the bridge's own.
+    pub fn oracle(&self, options: &[&str]) -> String {
+        verified(oracle(options).arg(self.path("bridge")))
+    }
+
     /// What `edgeveil-bridge verify` finds while records still flow, when gaps are no error.
     pub fn verify_now(&self) -> String {
         let mut command = Command::new(program("edgeveil-bridge"));
@@ -51,4 +66,18 @@ pub fn verified(command: &mut Command) -> String {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}\n{}", stderr(&output));
     said
+}
+
+/// `tests/oracle`, to be told the bridge's data folder.
+pub fn oracle(options: &[&str]) -> Command {
+    let mut command = Command::new("python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/oracle")).args(options);
+    command
+}
+
+impl Lab {
+    /// The ids of all records that the bridge has in its catalog.
+    pub fn stored(&self) -> BTreeSet<String> {
+        verified(oracle(&["--ids"]).arg(self.path("bridge"))).lines().map(str::to_owned).collect()
+    }
 }

@@ -2,15 +2,20 @@
 //! interface with everything in a temporary folder, and stopped by pid.
 
 mod bridge;
+mod bucket;
+mod dice;
 mod mosquitto;
+pub mod namespace;
 mod process;
 mod road;
 mod unruly;
 
-pub use bridge::{PATIENT, verified};
+pub use bridge::{PATIENT, oracle, verified};
+pub use bucket::{Bucket, PutDeed, PutScript};
+pub use dice::Dice;
 pub use mosquitto::{Mosquitto, Watcher};
 pub use process::{Process, program};
-pub use road::slow_road;
+pub use road::{BadRoad, slow_road};
 pub use unruly::{Deed, Script, Seen, Unruly};
 
 use std::{
@@ -31,7 +36,17 @@ pub struct Lab {
 impl Lab {
     /// A folder with a CA, and certificates for the broker, for `bridge`, and for these devices.
     pub fn new(devices: &[&str]) -> Self {
-        let lab = Self { dir: tempfile::tempdir().expect("a temporary folder") };
+        Self::with(tempfile::tempdir().expect("a temporary folder"), devices)
+    }
+
+    /// The same in memory where that is possible, for tests that need no disk: an fsync there costs nothing.
+    pub fn in_memory(devices: &[&str]) -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::with(dir.expect("a temporary folder"), devices)
+    }
+
+    fn with(dir: tempfile::TempDir, devices: &[&str]) -> Self {
+        let lab = Self { dir };
         lab.certs(&["init"]);
         lab.certs(&["broker", "localhost"]);
         lab.certs(&["device", "bridge"]);
@@ -85,18 +100,28 @@ impl Lab {
 
     /// Starts an agent.
     pub fn agent(&self, name: &str, settings: &str) -> Process {
+        Process::start(name, self.agent_command(name, settings), self.path(&format!("{name}.log")))
+    }
+
+    /// The command that starts an agent.
+    pub fn agent_command(&self, name: &str, settings: &str) -> Command {
         let config = self.write(&format!("{name}.toml"), settings);
         let mut command = Command::new(program("edgeveil-agent"));
         command.arg("run").arg("--config").arg(config);
-        Process::start(name, command, self.path(&format!("{name}.log")))
+        command
     }
 
     /// Starts a bridge.
     pub fn bridge(&self, name: &str, settings: &str) -> Process {
+        Process::start(name, self.bridge_command(name, settings), self.path(&format!("{name}.log")))
+    }
+
+    /// The command that starts a bridge.
+    pub fn bridge_command(&self, name: &str, settings: &str) -> Command {
         let config = self.write(&format!("{name}.toml"), settings);
         let mut command = Command::new(program("edgeveil-bridge"));
         command.arg("serve").arg("--config").arg(config);
-        Process::start(name, command, self.path(&format!("{name}.log")))
+        command
     }
 }
 
@@ -124,15 +149,20 @@ pub fn models() -> PathBuf {
     dir
 }
 
+/// Whether the long forms of the fault tests are wanted: `tests/faults --long`.
+pub fn long() -> bool {
+    std::env::var_os("EDGEVEIL_LONG").is_some()
+}
+
 /// Waits until something is there. The patience bounds a test that has failed; it measures nothing.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    const PATIENCE: Duration = Duration::from_secs(120);
-    let end = Instant::now() + PATIENCE;
+    let patience = Duration::from_secs(if long() { 1200 } else { 120 });
+    let end = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "not seen within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < end, "not seen within {patience:?}: {what}");
         sleep(Duration::from_millis(50));
     }
 }

@@ -86,9 +86,14 @@ impl Watcher {
 
     /// The same with more options of `mosquitto_sub`.
     pub fn start_with(lab: &Lab, port: u16, topics: &[&str], more: &[&str]) -> Self {
+        // It ends when nobody listens.
+        wait_for("the broker", || TcpStream::connect(("127.0.0.1", port)).ok());
         let command = Self::command(lab, port, topics, &[&["-v"], more].concat());
         let name = format!("watcher-{port}-{}", topics.join("-").replace(['/', '+', '#'], "_"));
-        Self(Process::start("mosquitto_sub", command, lab.path(&format!("{name}.log"))))
+        let log = lab.path(&format!("{name}.log"));
+        // What one before has seen is not what this one sees.
+        let _ = std::fs::remove_file(&log);
+        Self(Process::start("mosquitto_sub", command, log))
     }
 
     /// The command line.

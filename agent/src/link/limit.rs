@@ -3,10 +3,9 @@
 //! The budget counts headers and payloads, since what TLS and TCP add is not seen here: some 100 bytes a record. A day
 //! is one of UTC. What was used is kept in a file, so that a restart does not begin a new day.
 
-use crate::settings;
+use crate::{clock::Moment, settings};
 use edgeveil_spool::LeaseLimit;
-use edgeveil_wire::Lane;
-use jiff::Timestamp;
+use edgeveil_wire::{ClockState, Lane};
 use serde::{Deserialize, Serialize};
 use std::{
     path::{Path, PathBuf},
@@ -87,7 +86,7 @@ impl Limiter {
     }
 
     /// Narrows what is to be leased.
-    pub fn narrow(&mut self, limit: LeaseLimit, now: Instant, today: Timestamp) -> LeaseLimit {
+    pub fn narrow(&mut self, limit: LeaseLimit, now: Instant, today: Moment) -> LeaseLimit {
         let records = self.messages.as_mut().map_or(usize::MAX, |bucket| bucket.level(now) as usize);
         let bytes = self.bytes.as_mut().map_or(u64::MAX, |bucket| bucket.level(now) as u64);
         let lanes = if self.is_spent(today) { ALWAYS } else { SENT };
@@ -95,7 +94,7 @@ impl Limiter {
     }
 
     /// A record goes out.
-    pub fn sent(&mut self, bytes: u64, from_backlog: bool, today: Timestamp) {
+    pub fn sent(&mut self, bytes: u64, from_backlog: bool, today: Moment) {
         if from_backlog {
             for (bucket, amount) in [(&mut self.messages, 1.0), (&mut self.bytes, bytes as f64)] {
                 if let Some(bucket) = bucket {
@@ -113,7 +112,7 @@ impl Limiter {
     }
 
     /// Whether the day's budget is used.
-    pub fn is_spent(&mut self, today: Timestamp) -> bool {
+    pub fn is_spent(&mut self, today: Moment) -> bool {
         self.day.as_mut().is_some_and(|day| {
             day.turn(today);
             day.used.bytes >= day.budget
@@ -134,11 +133,14 @@ impl Limiter {
 }
 
 impl Day {
-    fn turn(&mut self, now: Timestamp) {
-        let day = now.as_second().div_euclid(DAY_SECONDS);
-        // A clock that goes back gives no second budget.
+    fn turn(&mut self, now: Moment) {
+        let day = now.timestamp.as_second().div_euclid(DAY_SECONDS);
         if day > self.used.day {
             self.used = Used { day, bytes: 0 };
+            self.note();
+        } else if day + 1 < self.used.day && now.clock == ClockState::Synced {
+            // The clock had been far ahead. It gives no second budget for that, but tomorrow is tomorrow again.
+            self.used.day = day;
             self.note();
         }
     }
@@ -162,13 +164,17 @@ mod tests {
         settings::Limits { backlog_messages: messages, backlog_bytes: bytes, daily_bytes: daily }
     }
 
+    fn at(timestamp: &str, clock: ClockState) -> Moment {
+        Moment { timestamp: timestamp.parse().unwrap(), clock, uptime: Duration::ZERO }
+    }
+
     const ALL: LeaseLimit = LeaseLimit::new(100, 1 << 20);
 
     #[test]
     fn the_backlog_goes_at_its_rate_and_what_is_live_does_not_wait() {
         let (dir, now) = (tempfile::tempdir().unwrap(), Instant::now());
         let mut limiter = Limiter::new(&limits(Some(10.0), Some(1000.0), None), dir.path(), now);
-        let day = Timestamp::UNIX_EPOCH;
+        let day = at("1970-01-01T00:00:00Z", ClockState::Unsynced);
         let limit = limiter.narrow(ALL, now, day);
         assert_eq!((limit.records, limit.backlog_records, limit.backlog_bytes), (100, 10, 1000));
         (0..10).for_each(|_| limiter.sent(300, true, day));
@@ -185,7 +191,7 @@ mod tests {
     fn a_spent_day_lets_alerts_through_and_outlives_a_restart() {
         let (dir, now) = (tempfile::tempdir().unwrap(), Instant::now());
         let daily = limits(None, None, Some(5000));
-        let today: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let today = at("2026-11-21T10:00:00Z", ClockState::Synced);
         let mut limiter = Limiter::new(&daily, dir.path(), now);
         assert_eq!(limiter.narrow(ALL, now, today).lanes, SENT);
         limiter.sent(5000, false, today);
@@ -194,8 +200,22 @@ mod tests {
 
         let mut limiter = Limiter::new(&daily, dir.path(), now);
         assert_eq!(limiter.used_today(), Some(5000));
-        let yesterday: Timestamp = "2026-11-20T10:00:00Z".parse().unwrap();
+        let yesterday = at("2026-11-20T10:00:00Z", ClockState::Synced);
         assert!(limiter.is_spent(today) && limiter.is_spent(yesterday));
-        assert!(!limiter.is_spent("2026-11-22T00:00:00Z".parse().unwrap()));
+        assert!(!limiter.is_spent(at("2026-11-22T00:00:00Z", ClockState::Synced)));
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_does_not_end_the_budget_for_years() {
+        let (dir, now) = (tempfile::tempdir().unwrap(), Instant::now());
+        let mut limiter = Limiter::new(&limits(None, None, Some(5000)), dir.path(), now);
+        let day = |timestamp| at(timestamp, ClockState::Synced);
+        limiter.sent(5000, false, day("2099-01-01T00:00:00Z"));
+        // Back to the present: no second budget for today.
+        assert!(limiter.is_spent(day("2026-11-21T10:00:00Z")));
+        // A start without a clock, in 1970, changes nothing.
+        assert!(limiter.is_spent(at("1970-01-01T00:00:10Z", ClockState::Unsynced)));
+        assert!(limiter.is_spent(day("2026-11-21T12:00:00Z")));
+        assert!(!limiter.is_spent(day("2026-11-22T10:00:00Z")));
     }
 }

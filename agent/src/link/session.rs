@@ -214,9 +214,9 @@ impl Session<'_> {
 
     /// Sends what the window has room for.
     fn fill(&mut self) {
-        let Some(limit) = self.window.room() else { return };
+        let Some(limit) = self.window.room(Instant::now()) else { return };
         let moment = self.link.clock.now();
-        let limit = self.limiter.narrow(limit, Instant::now(), moment.timestamp);
+        let limit = self.limiter.narrow(limit, Instant::now(), moment);
         let records = match block_in_place(|| self.link.spool.lease(limit)) {
             Ok(records) => records,
             Err(error) => {
@@ -246,7 +246,7 @@ impl Session<'_> {
             }
             let bytes = (header.len() + payload.len()) as u64;
             self.window.queue(Parcel { id, header, payload });
-            self.limiter.sent(bytes, !live && lane != lane_index(Lane::Alert), moment.timestamp);
+            self.limiter.sent(bytes, !live && lane != lane_index(Lane::Alert), moment);
             self.link.state.link(|health| health.published += 1);
         }
     }
@@ -400,7 +400,7 @@ impl Session<'_> {
     /// These are delivered. An acknowledgement that comes late, after its record was put back, counts as well: else a
     /// bridge that is slower than the patience would be sent the same records for ever.
     fn done(&mut self, ids: &[RecordId]) {
-        self.window.delivered(ids);
+        self.window.delivered(ids, Instant::now());
         self.had_delivered = true;
         if let Err(error) = block_in_place(|| self.link.spool.done(ids)) {
             // They stay in the spool, go out once more, and are recognised by their ids.
@@ -427,6 +427,17 @@ impl Session<'_> {
         }
         let mut overdue = self.window.overdue(now);
         overdue.retain(|id| !self.refused.contains(id));
+        match self.window.passed_over() {
+            0 => self.link.state.solved("records"),
+            count => {
+                let what = format!(
+                    "the bridge acknowledges others, but not {count} records: they wait on disk; its log says why, or it is older than this agent"
+                );
+                if self.link.state.problem("records", &what) {
+                    tracing::warn!(count, "the bridge does not acknowledge some records; they are kept");
+                }
+            }
+        }
         if !overdue.is_empty() {
             self.link.state.link(|health| health.repeated += overdue.len() as u64);
             self.link.spool.release(&overdue);
@@ -442,7 +453,7 @@ impl Session<'_> {
         let link = self.link;
         let used = self.limiter.used_today();
         link.state.link(|health| health.bytes_today = used);
-        if !self.limiter.is_spent(link.clock.now().timestamp) {
+        if !self.limiter.is_spent(link.clock.now()) {
             return link.state.solved("link budget");
         }
         let what = "today's link.daily_bytes are used: readings and images wait on disk until midnight UTC, alerts are sent";

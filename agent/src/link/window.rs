@@ -18,8 +18,11 @@ const AHEAD: Duration = Duration::from_secs(2);
 const LEAST_AHEAD: u64 = 64 << 10;
 /// A link slower than so many bytes a second counts as none.
 const SLOWEST: u64 = 2 << 10;
-/// The patience with a silent bridge doubles at each unanswered round up to this.
+/// The patience with a silent bridge doubles at each unanswered round up to this, and so does the time until a record
+/// that the bridge passes over is tried again.
 const MAX_PATIENCE: Duration = Duration::from_secs(3600);
+/// Records that are remembered as passed over; more than these are just sent again.
+const MAX_PASSED_OVER: usize = 1024;
 
 /// The records of one connection that are under way. A record passes three stations: it is queued in rumqttc, it is
 /// on the wire under a packet id, and the broker has it. It leaves when its receiver has acknowledged it.
@@ -38,6 +41,18 @@ pub struct Window {
     meter: Meter,
     /// Rounds of sending that the bridge has not answered.
     unanswered: u32,
+    /// When it last acknowledged anything.
+    answered: Option<Instant>,
+    /// Records that it has passed over while it acknowledged others.
+    passed_over: HashMap<RecordId, PassedOver>,
+}
+
+/// A record that its receiver does not acknowledge, though it is there.
+#[derive(Debug)]
+struct PassedOver {
+    times: u32,
+    /// It stays leased until then, so that it stands in nobody's way.
+    back: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -107,16 +122,24 @@ impl Window {
             // A new connection counts as a fast one until it is known better.
             meter: Meter { since: None, bytes: 0, rate: LEAST_AHEAD },
             unanswered: 0,
+            answered: None,
+            passed_over: HashMap::new(),
         }
     }
 
     /// What may be sent now, if anything.
-    pub fn room(&self) -> Option<LeaseLimit> {
+    pub fn room(&self, now: Instant) -> Option<LeaseLimit> {
         let unacknowledged = self.queued.len() + self.on_wire.len();
         // Two places are kept for publishes that are no records: status and health.
         let packets = (MAX_UNACKNOWLEDGED - 2).saturating_sub(unacknowledged);
-        // A bridge that does not answer is asked with one record: nobody pays for the same megabytes every minute.
-        let most = if self.unanswered > 0 { 1 } else { self.records };
+        // A bridge that does not answer is asked with one record: nobody pays for the same megabytes every minute. It may be
+        // that very record that is not answered, so after a while another one is tried.
+        let waited =
+            |record: &&UnderWay| record.held.is_some_and(|held| now.duration_since(held) >= self.patience);
+        let most = match self.unanswered {
+            0 => self.records,
+            _ => self.records.min(1 + self.under_way.values().filter(waited).count()),
+        };
         let records = most.saturating_sub(self.under_way.len()).min(packets);
         let bytes =
             MAX_BYTES.saturating_sub(self.bytes).min(self.meter.ahead().saturating_sub(self.unacknowledged));
@@ -168,22 +191,64 @@ impl Window {
     }
 
     /// Their receiver has acknowledged these.
-    pub fn delivered(&mut self, ids: &[RecordId]) {
+    pub fn delivered(&mut self, ids: &[RecordId], now: Instant) {
         self.leave(ids);
+        ids.iter().for_each(|id| _ = self.passed_over.remove(id));
         self.unanswered = 0;
+        self.answered = Some(now);
     }
 
     /// Records that have waited too long for their receiver. They leave, to be sent again.
     pub fn overdue(&mut self, now: Instant) -> Vec<RecordId> {
-        let patience =
-            self.patience.saturating_mul(1 << self.unanswered.min(16)).min(MAX_PATIENCE.max(self.patience));
-        let late = |record: &UnderWay| record.held.is_some_and(|held| now.duration_since(held) >= patience);
-        let ids: Vec<_> = self.under_way.iter().filter(|(_, r)| late(r)).map(|(id, _)| *id).collect();
-        self.leave(&ids);
-        if !ids.is_empty() {
+        let grown = self.grown(self.unanswered);
+        let (mut passed_over, mut unanswered) = (Vec::new(), Vec::new());
+        for (id, record) in &self.under_way {
+            let Some(held) = record.held else { continue };
+            let waited = now.duration_since(held);
+            if self.answered.is_some_and(|answered| answered > held) {
+                if waited >= self.patience {
+                    passed_over.push(*id);
+                }
+            } else if waited >= grown {
+                unanswered.push(*id);
+            }
+        }
+        self.leave(&passed_over);
+        self.leave(&unanswered);
+        if !unanswered.is_empty() {
             self.unanswered += 1;
         }
-        ids
+        let mut again = unanswered;
+        for id in passed_over {
+            // It may have been lost on the way: so at once for the first time.
+            let times = self.passed_over.get(&id).map_or(0, |record| record.times);
+            let wait = (times > 0).then(|| self.grown(times - 1));
+            if times == 0 && self.passed_over.len() >= MAX_PASSED_OVER {
+                again.push(id);
+                continue;
+            }
+            let back = wait.map(|wait| now + wait);
+            self.passed_over.insert(id, PassedOver { times: times + 1, back });
+            if back.is_none() {
+                again.push(id);
+            }
+        }
+        for (id, record) in &mut self.passed_over {
+            if record.back.is_some_and(|back| back <= now) {
+                record.back = None;
+                again.push(*id);
+            }
+        }
+        again
+    }
+
+    /// Records that their receiver passes over again and again.
+    pub fn passed_over(&self) -> usize {
+        self.passed_over.values().filter(|record| record.times > 1).count()
+    }
+
+    fn grown(&self, rounds: u32) -> Duration {
+        self.patience.saturating_mul(1 << rounds.min(16)).min(MAX_PATIENCE.max(self.patience))
     }
 
     /// Whether the broker has left a packet unacknowledged for too long: such a connection is wedged, since rumqttc
@@ -240,30 +305,31 @@ mod tests {
     fn room_is_bounded_by_packets_records_and_bytes() {
         let now = Instant::now();
         let mut window = Window::new(3, PATIENCE);
-        assert_eq!(window.room().unwrap().records, 3);
+        assert_eq!(window.room(now).unwrap().records, 3);
         window.queue(parcel(1, MAX_BYTES - 1));
-        assert_eq!(window.room(), None, "more than two seconds' worth");
+        assert_eq!(window.room(now), None, "more than two seconds' worth");
         window.sent(1, now);
         window.acknowledged_by_broker(1, now);
-        assert_eq!(window.room().unwrap(), LeaseLimit::new(2, 1));
+        assert_eq!(window.room(now).unwrap(), LeaseLimit::new(2, 1));
         window.queue(parcel(2, 5));
-        assert_eq!(window.room(), None);
+        assert_eq!(window.room(now), None);
         window.leave(&[id(1)]);
-        assert_eq!(window.room().unwrap().records, 2);
+        assert_eq!(window.room(now).unwrap().records, 2);
 
         let mut window = Window::new(1000, PATIENCE);
         for n in 0..MAX_UNACKNOWLEDGED as u8 - 2 {
             window.queue(parcel(n, 1));
         }
-        assert_eq!(window.room(), None, "packets");
+        assert_eq!(window.room(now), None, "packets");
         window.sent(1, now);
         window.acknowledged_by_broker(1, now);
-        assert_eq!(window.room().unwrap().records, 1);
+        assert_eq!(window.room(now).unwrap().records, 1);
     }
 
     #[test]
     fn a_fast_link_is_given_more_and_a_slow_one_is_not_filled_up() {
         let (mut window, start) = (Window::new(1000, PATIENCE), Instant::now());
+        let now = start;
         let run = |window: &mut Window, rate: u64| {
             for second in 0..8 {
                 let now = start + Duration::from_secs(second);
@@ -274,10 +340,10 @@ mod tests {
             }
         };
         run(&mut window, 1 << 20);
-        assert!(window.room().unwrap().bytes > 1 << 20);
+        assert!(window.room(now).unwrap().bytes > 1 << 20);
         let mut slow = Window::new(1000, PATIENCE);
         run(&mut slow, 3000);
-        assert_eq!(slow.room().unwrap().bytes, LEAST_AHEAD);
+        assert_eq!(slow.room(now).unwrap().bytes, LEAST_AHEAD);
     }
 
     #[test]
@@ -314,9 +380,45 @@ mod tests {
             assert_eq!(window.overdue(now + Duration::from_secs(wait - 1)), []);
             now += Duration::from_secs(wait);
             assert_eq!(window.overdue(now), [id(1)], "round {round}");
-            assert_eq!(window.room().unwrap().records, 1);
+            assert_eq!(window.room(now).unwrap().records, 1);
         }
-        window.delivered(&[]);
-        assert_eq!(window.room().unwrap().records, 10);
+        window.delivered(&[], now);
+        assert_eq!(window.room(now).unwrap().records, 10);
+    }
+
+    #[test]
+    fn a_record_that_is_passed_over_stands_in_nobodys_way() {
+        let (mut window, start) = (Window::new(10, PATIENCE), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let send = |window: &mut Window, n: u8, now: Instant| {
+            window.queue(parcel(n, 10));
+            window.sent(n.into(), now);
+            window.acknowledged_by_broker(n.into(), now);
+        };
+        // It is all there is: nobody knows whether the bridge is there.
+        send(&mut window, 1, start);
+        assert_eq!(window.overdue(after(30)), [id(1)]);
+        send(&mut window, 1, after(30));
+        assert_eq!(window.room(after(59)), None);
+        assert_eq!(window.room(after(60)).unwrap().records, 1);
+        send(&mut window, 2, after(60));
+        window.delivered(&[id(2)], after(61));
+        // The bridge is there. It gets the first one at once, then later and later.
+        assert_eq!(window.room(after(61)).unwrap().records, 9);
+        assert_eq!(window.overdue(after(62)), [id(1)]);
+        assert_eq!(window.passed_over(), 0);
+        for (sent, back) in [(62, 122), (122, 212), (212, 362)] {
+            send(&mut window, 1, after(sent));
+            send(&mut window, 3, after(sent + 1));
+            window.delivered(&[id(3)], after(sent + 2));
+            assert_eq!(window.overdue(after(sent + 30)), []);
+            assert_eq!(window.room(after(sent + 30)).unwrap().records, 10);
+            assert_eq!(window.passed_over(), 1);
+            assert_eq!(window.overdue(after(back - 1)), []);
+            assert_eq!(window.overdue(after(back)), [id(1)]);
+        }
+        send(&mut window, 1, after(362));
+        window.delivered(&[id(1)], after(363));
+        assert_eq!(window.passed_over(), 0);
     }
 }

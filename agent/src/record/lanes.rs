@@ -3,6 +3,7 @@
 use crate::settings::Settings;
 use edgeveil_spool::{
     Durability, Lane as Index, LaneOptions, OpenReport, Options, Payload, Spool, SpoolError, WhenFull,
+    WhenLow,
 };
 use edgeveil_wire::Lane;
 
@@ -22,10 +23,12 @@ pub fn open(settings: &Settings) -> Result<(Spool, OpenReport), SpoolError> {
         max_age: spool.lanes[lane as usize].max_age,
         ..LaneOptions::new(lane.as_str(), payload, durability, WhenFull::DropOldest)
     };
+    // On a full disk too: alerts, and the events that tell of what was dropped.
+    let insisting = |lane| LaneOptions { when_low: WhenLow::Insist, ..lane };
     let images = lane(Lane::Image, Payload::File, Durability::Group);
     let lanes = vec![
-        lane(Lane::Alert, Payload::Inline, Durability::Immediate),
-        lane(Lane::Status, Payload::Inline, Durability::Group),
+        insisting(lane(Lane::Alert, Payload::Inline, Durability::Immediate)),
+        insisting(lane(Lane::Status, Payload::Inline, Durability::Group)),
         lane(Lane::Reading, Payload::Inline, Durability::Group),
         LaneOptions { when_full: spool.images_when_full, ..images },
         LaneOptions {

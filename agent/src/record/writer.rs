@@ -2,15 +2,14 @@
 
 use super::lane_index;
 use crate::{
-    clock::{Clock, Moment},
+    clock::{Clock, Moment, Trust},
     state::State,
     watchdog::{self, Part, Progress},
 };
-use edgeveil_spool::{NewRecord, Spool};
+use edgeveil_spool::{NewRecord, Spool, SpoolError};
 use edgeveil_veil::VeiledJpeg;
 use edgeveil_wire::{
-    Alert, BootId, ClockState, Event, EventKind, Lane, Name, Reading, RecordId, Severity, Stamp, Topic,
-    Values,
+    Alert, BootId, Event, EventKind, Lane, Name, Reading, RecordId, Severity, Stamp, Topic, Values,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -131,6 +130,7 @@ pub struct Writer {
     /// The interval now: longer than the setting while the write budget is overdrawn.
     wait: Duration,
     clock: Arc<dyn Clock>,
+    trust: Trust,
     committed: Arc<Notify>,
     state: Arc<State>,
     progress: Arc<Progress>,
@@ -159,6 +159,7 @@ impl Writer {
             commit_interval,
             wait: commit_interval,
             clock: clock.clone(),
+            trust: Trust::default(),
             committed,
             state,
             progress,
@@ -194,7 +195,7 @@ impl Writer {
     fn commit(&mut self) {
         let now = self.clock.now();
         // A clock that may be wrong must not make records look old.
-        if now.clock == ClockState::Synced {
+        if self.trust.is_due(now) {
             let since_1970 = Duration::from_secs(u64::try_from(now.timestamp.as_second()).unwrap_or(0));
             if let Err(error) = self.spool.expire(since_1970) {
                 self.failed("look for old records", &error);
@@ -210,7 +211,7 @@ impl Writer {
         }
     }
 
-    fn failed(&self, action: &str, error: &edgeveil_spool::SpoolError) {
+    fn failed(&self, action: &str, error: &SpoolError) {
         if self.state.problem("spool", &error.to_string()) {
             tracing::error!(%error, action, "the spool does not work; it is tried again");
         }
@@ -258,13 +259,16 @@ impl Writer {
         stamp
     }
 
-    /// A record that the disk does not take is lost: its number is used up, so the gap shows, and it is counted.
+    /// A record that the disk does not take is lost: its number is used up, so the gap shows, and it is counted once: by
+    /// the spool, but for what it takes for a mistake of ours.
     fn push(&mut self, lane: Lane, id: RecordId, topic: &Topic, payload: &[u8]) {
         let (id, header) = (edgeveil_spool::RecordId(id.to_bytes()), topic.to_string());
         let record = NewRecord { id, header: header.as_bytes(), payload };
-        // What the spool drops to make room it counts and logs itself; `health` and an event tell of it.
+        // What the spool drops to make room, or for want of it, it counts and logs itself; `health` and an event tell.
         if let Err(error) = self.spool.push(lane_index(lane), record) {
-            self.state.dropped(lane);
+            if matches!(error, SpoolError::TooLarge { .. } | SpoolError::NoSuchLane(_)) {
+                self.state.dropped(lane);
+            }
             self.failed("push", &error);
         }
     }

@@ -7,7 +7,7 @@
 //! is full, which is how a broker is slowed down that sends more than our receive maximum (mosquitto 2.0 does). The other
 //! gives the event loop what is to be sent. Ingest itself never waits for either.
 
-use super::{Delivery, Inbound, Intake, Receipt};
+use super::{Delivery, Intake, Receipt};
 use crate::{
     backoff::Backoff,
     readiness::{Part, Readiness},
@@ -94,7 +94,7 @@ struct Poller {
 }
 
 impl External {
-    /// Reads the certificates; connects only in [`Self::run`].
+    /// Reads the certificates, as each connection does again; connects only in [`Self::run`].
     pub fn new(
         settings: &MqttSettings,
         topics: &Topics,
@@ -109,7 +109,7 @@ impl External {
         properties.receive_maximum = Some(settings.receive_maximum);
         properties.max_packet_size = Some(MAX_PACKET);
         options
-            .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(config))))
+            .set_transport(transport(config))
             .set_keep_alive(settings.keep_alive)
             .set_clean_start(false)
             .set_connect_properties(properties)
@@ -158,6 +158,11 @@ impl External {
 
     /// One connection, until it breaks. Whether it ever was of use, and why it ended.
     async fn connection(&mut self) -> (bool, String) {
+        // They may have been renewed since the last time.
+        match tls::client(&self.poller.tls, None) {
+            Ok(config) => _ = self.options.set_transport(transport(config)),
+            Err(error) => tracing::warn!(%error, "connecting with the certificate that was read before"),
+        }
         let (client, events) = AsyncClient::new(self.options.clone(), REQUESTS);
         let (sender, mut pubacks) = mpsc::channel(PACKET_IDS);
         let poll = self.poller.clone().poll(client.clone(), events, sender);
@@ -185,6 +190,10 @@ impl External {
             }
         }
     }
+}
+
+fn transport(config: rustls::ClientConfig) -> Transport {
+    Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(config)))
 }
 
 impl Poller {
@@ -234,7 +243,7 @@ impl Poller {
     async fn take(&self, acks: &mpsc::Sender<u16>, publish: Publish) -> bool {
         let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return true };
         if publish.qos == QoS::AtMostOnce {
-            if !self.intake.offer(Inbound::new(topic, publish.payload, Receipt::None)) {
+            if !self.intake.offer(topic, publish.payload) {
                 tracing::debug!("a QoS 0 message was dropped: ingest is busy");
             }
             return true;

@@ -24,17 +24,12 @@ pub struct Inbound {
 
 /// A share of the queue's memory, given back when it is dropped.
 #[derive(Debug)]
-pub struct Room(#[expect(dead_code, reason = "held for its Drop")] Option<OwnedSemaphorePermit>);
+pub struct Room(#[expect(dead_code, reason = "held for its Drop")] OwnedSemaphorePermit);
 
 impl Inbound {
     /// What is left of it once it has been read.
     pub fn settle(self) -> (Receipt, Room) {
         (self.receipt, self.room)
-    }
-
-    /// A message that takes no share of the queue's memory: a small one.
-    pub fn new(topic: String, payload: Bytes, receipt: Receipt) -> Self {
-        Self { topic, payload, receipt, room: Room(None) }
     }
 }
 
@@ -83,11 +78,14 @@ impl Intake {
     pub async fn send(&self, topic: String, payload: Bytes, receipt: Receipt) -> bool {
         let share = kib(topic.len() + payload.len()).clamp(1, self.kib);
         let Ok(room) = self.room.clone().acquire_many_owned(share).await else { return false };
-        self.queue.send(Inbound { topic, payload, receipt, room: Room(Some(room)) }).await.is_ok()
+        self.queue.send(Inbound { topic, payload, receipt, room: Room(room) }).await.is_ok()
     }
 
     /// Does not wait: for messages that are worth nothing when they are late. False when there was no room.
-    pub fn offer(&self, inbound: Inbound) -> bool {
+    pub fn offer(&self, topic: String, payload: Bytes) -> bool {
+        let share = kib(topic.len() + payload.len()).clamp(1, self.kib);
+        let Ok(room) = self.room.clone().try_acquire_many_owned(share) else { return false };
+        let inbound = Inbound { topic, payload, receipt: Receipt::None, room: Room(room) };
         self.queue.try_send(inbound).is_ok()
     }
 }
@@ -117,5 +115,20 @@ impl ToDevices {
             Self::Embedded(broker) => broker.publish(topic, payload, delivery).await,
             Self::External(connection) => connection.publish(topic, payload, delivery),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_offered_takes_its_share_of_the_memory() {
+        let (intake, mut queue) = Intake::new(100, 64 << 10);
+        let payload = Bytes::from(vec![0; 40 << 10]);
+        assert!(intake.offer("a".to_owned(), payload.clone()));
+        assert!(!intake.offer("a".to_owned(), payload.clone()));
+        drop(queue.recv().await);
+        assert!(intake.offer("a".to_owned(), payload));
     }
 }

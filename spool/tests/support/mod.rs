@@ -17,12 +17,8 @@ pub const ALL: LeaseLimit = LeaseLimit::new(usize::MAX, u64::MAX);
 
 pub fn options(dir: &Path) -> Options {
     let lane = |name, payload, durability| LaneOptions {
-        name,
         max_bytes: 64 << 20,
-        payload,
-        durability,
-        when_full: WhenFull::DropOldest,
-        max_age: None,
+        ..LaneOptions::new(name, payload, durability, WhenFull::DropOldest)
     };
     Options {
         dir: dir.to_owned(),
