@@ -5,6 +5,7 @@ mod logs;
 mod run;
 mod score;
 mod spool;
+#[cfg(feature = "vision")]
 mod veil;
 
 use crate::settings::{self, Settings};
@@ -32,6 +33,7 @@ enum Command {
     /// Reads the settings and everything they name, says what is wrong, and starts nothing
     Check(SettingsFile),
     /// Writes veiled copies of pictures
+    #[cfg(feature = "vision")]
     Veil(veil::Arguments),
     /// Scores CSV rows from standard input, a line for each row at once
     Score(score::Arguments),
@@ -64,6 +66,7 @@ impl Cli {
         let done = match self.command {
             Command::Run(SettingsFile { config }) => read_settings(&config).and_then(run::run),
             Command::Check(SettingsFile { config }) => read_settings(&config).and_then(|s| check::check(&s)),
+            #[cfg(feature = "vision")]
             Command::Veil(arguments) => veil::veil(&arguments),
             Command::Score(arguments) => score::score(&arguments),
             Command::Spool(arguments) => spool::spool(&arguments),
