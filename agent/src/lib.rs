@@ -3,16 +3,19 @@
 //! Follow the data: [`capture`] and [`sense`] produce, [`vision`] veils, [`record`] makes durable, [`link`] delivers.
 //! [`run`](run::run) puts them together.
 
+#[cfg(feature = "vision")]
 pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod health;
 pub mod link;
+#[cfg(feature = "vision")]
 pub mod pause;
 pub mod record;
 pub mod run;
 pub mod sense;
 pub mod settings;
 pub mod state;
+#[cfg(feature = "vision")]
 pub mod vision;
 pub mod watchdog;

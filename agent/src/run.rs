@@ -1,16 +1,15 @@
 //! Puts the parts together, and takes them apart in the order of the data: sources, spool, link.
 
+#[cfg(feature = "vision")]
+use crate::vision;
 use crate::{
-    capture,
     clock::{Clock, SystemClock},
     health::Monitor,
     link::{Identity, Link},
-    pause::Pause,
     record::{self, Writer},
     sense,
     settings::Settings,
     state::State,
-    vision::{self, CameraView, Slots, Vision},
     watchdog::{self, Progress},
 };
 use anyhow::{Context, Result};
@@ -59,7 +58,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     let progress = Arc::new(Progress::default());
     let committed = Arc::new(Notify::new());
     let interval = settings.spool.commit_interval;
-    let (writer, records, numbers) = Writer::new(
+    let (writer, records) = Writer::new(
         spool.clone(),
         boot,
         interval,
@@ -68,13 +67,13 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         state.clone(),
         progress.clone(),
     );
+    #[cfg(feature = "vision")]
+    let writer_numbers = writer.image_numbers();
     let runtime = Handle::current();
     let writer = watchman.spawn("writer", move || writer.run(&runtime))?;
     let (newest_health, health) = watch::channel(Vec::new());
 
     let mut sources = JoinSet::new();
-    let mut threads = Vec::new();
-    let pause = Pause::until(stop.clone(), Handle::current());
     for sensor in &settings.sensors {
         let group = sense::Group {
             settings: sensor.clone(),
@@ -87,47 +86,23 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         };
         sources.spawn(sense::watch(group));
     }
-    if let Some(veil) = settings.veil.clone() {
-        let slots = Arc::new(Slots::new(settings.cameras.len()));
-        let view = |camera: &crate::settings::Camera| CameraView {
-            name: camera.name.clone(),
-            quality: camera.quality,
-        };
-        let vision = Vision {
-            veil,
-            cameras: settings.cameras.iter().map(view).collect(),
-            device: identity.device.clone(),
-            slots: slots.clone(),
-            numbers,
-            records: records.clone(),
-            state: state.clone(),
-            clock: clock.clone(),
-            pause: pause.clone(),
+    #[cfg(feature = "vision")]
+    let threads = {
+        let (records, state, clock) = (records.clone(), state.clone(), clock.clone());
+        let device = identity.device.clone();
+        let start = vision::Start {
+            device,
+            numbers: writer_numbers,
+            records,
+            state,
+            clock,
+            stop: stop.clone(),
             progress: progress.clone(),
         };
-        threads.push(watchman.spawn("vision", move || vision::watch(vision))?);
-        for (index, camera) in settings.cameras.iter().enumerate() {
-            let pulse = Arc::new(capture::Pulse::default());
-            sources.spawn(capture::watch_silence(
-                camera.clone(),
-                pulse.clone(),
-                records.clone(),
-                state.clone(),
-                stop.clone(),
-            ));
-            let camera = capture::Camera {
-                settings: camera.clone(),
-                index,
-                slots: slots.clone(),
-                records: records.clone(),
-                state: state.clone(),
-                clock: clock.clone(),
-                pulse,
-                pause: pause.clone(),
-            };
-            threads.push(watchman.spawn("camera", move || capture::watch(&camera))?);
-        }
-    }
+        start.start(&settings, &mut sources, |name, work| watchman.spawn(name, work))?
+    };
+    #[cfg(not(feature = "vision"))]
+    let threads = Vec::new();
     let monitor = Monitor {
         boot,
         every: settings.health_interval,
@@ -163,7 +138,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     if let Some(repair) = &report.repair {
         records.event_async(EventKind::SpoolDamaged, None, format!("{repair:?}")).await;
     }
-    tracing::info!(device = %identity.device, %boot, cameras = settings.cameras.len(), sensors = settings.sensors.len(), "started");
+    tracing::info!(device = %identity.device, %boot, sensors = settings.sensors.len(), "started");
     ready();
     let fed = stop.clone();
     tokio::spawn(async move { watchdog::feed(&progress, fed).await });

@@ -1,7 +1,10 @@
 //! `edgeveil-agent check`
 
 use super::Failure;
-use crate::{capture, link::Identity, sense, settings::Settings};
+#[cfg(feature = "vision")]
+use crate::capture;
+use crate::{link::Identity, sense, settings::Settings};
+#[cfg(feature = "vision")]
 use edgeveil_veil::Veil;
 
 /// Opens everything once and lists all that is wrong.
@@ -15,12 +18,14 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
         }
         Err(error) => wrong.push(error.to_string()),
     }
+    #[cfg(feature = "vision")]
     if let Some(veil) = &settings.veil
         && let Err(error) = Veil::open(&veil.settings)
     {
         wrong.push(error.to_string());
     }
     wrong.extend(data_dir(settings).err());
+    #[cfg(feature = "vision")]
     for camera in &settings.cameras {
         if let Err(error) = capture::open(camera) {
             wrong.push(format!("camera {}: {error}", camera.name));

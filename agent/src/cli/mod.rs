@@ -5,6 +5,7 @@ mod logs;
 mod run;
 mod score;
 mod spool;
+#[cfg(feature = "vision")]
 mod veil;
 
 use crate::settings::{self, Settings};
@@ -38,6 +39,7 @@ enum Command {
         settings_only: bool,
     },
     /// Writes veiled copies of pictures
+    #[cfg(feature = "vision")]
     Veil(veil::Arguments),
     /// Scores CSV rows from standard input, a line for each row at once
     Score(score::Arguments),
@@ -76,6 +78,7 @@ impl Cli {
             Command::Run(SettingsFile { config }) => run::run(config),
             Command::Check { file: SettingsFile { config }, settings_only } => read_settings(&config)
                 .and_then(|settings| if settings_only { Ok(()) } else { check::check(&settings) }),
+            #[cfg(feature = "vision")]
             Command::Veil(arguments) => veil::veil(&arguments),
             Command::Score(arguments) => score::score(&arguments),
             Command::Spool(arguments) => spool::spool(&arguments),

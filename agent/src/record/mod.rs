@@ -9,4 +9,6 @@ mod writer;
 
 pub use claim::{claim, left_behind};
 pub use lanes::{REFUSED, lane_index, open};
-pub use writer::{AlertBody, ImageNumbers, Observation, Records, Writer};
+#[cfg(feature = "vision")]
+pub use writer::ImageNumbers;
+pub use writer::{AlertBody, Observation, Records, Writer};

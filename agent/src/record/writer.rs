@@ -6,7 +6,8 @@ use crate::{
     state::State,
     watchdog::{self, Part, Progress},
 };
-use edgeveil_spool::{NewRecord, Spool, SpoolError};
+use edgeveil_spool::{Kept, NewRecord, Spool, SpoolError};
+#[cfg(feature = "vision")]
 use edgeveil_veil::VeiledJpeg;
 use edgeveil_wire::{
     Alert, BootId, Event, EventKind, Lane, Name, Reading, RecordId, Severity, Stamp, Topic, Values,
@@ -44,8 +45,18 @@ pub struct AlertBody {
 
 enum Item {
     Observation(Observation),
-    Image { camera: Name, stamp: Stamp, jpeg: VeiledJpeg },
-    Event { moment: Moment, kind: EventKind, subject: Option<String>, detail: String },
+    #[cfg(feature = "vision")]
+    Image {
+        camera: Name,
+        stamp: Stamp,
+        jpeg: VeiledJpeg,
+    },
+    Event {
+        moment: Moment,
+        kind: EventKind,
+        subject: Option<String>,
+        detail: String,
+    },
     End,
 }
 
@@ -58,11 +69,13 @@ pub struct Records {
 
 /// Numbers the images of this boot. There is one, and the thread that veils has it: so the numbers are given in the
 /// order in which images reach the spool.
+#[cfg(feature = "vision")]
 pub struct ImageNumbers {
     boot: BootId,
     next: u64,
 }
 
+#[cfg(feature = "vision")]
 impl ImageNumbers {
     /// The stamp of the next image.
     pub fn stamp(&self, moment: Moment) -> Stamp {
@@ -87,11 +100,13 @@ impl Records {
     }
 
     /// A veiled image. Blocks: for threads that are none of the runtime's.
+    #[cfg(feature = "vision")]
     pub fn image(&self, camera: Name, stamp: Stamp, jpeg: VeiledJpeg) {
         self.send_blocking(Item::Image { camera, stamp, jpeg });
     }
 
     /// Something happened to the agent. Blocks: for threads that are none of the runtime's.
+    #[cfg(feature = "vision")]
     pub fn event(&self, kind: EventKind, subject: Option<String>, detail: String) {
         self.send_blocking(Item::Event { moment: self.clock.now(), kind, subject, detail });
     }
@@ -112,6 +127,7 @@ impl Records {
         }
     }
 
+    #[cfg(feature = "vision")]
     fn send_blocking(&self, item: Item) {
         if self.items.blocking_send(item).is_err() {
             tracing::error!("a record came after the writer had ended: it is lost");
@@ -124,8 +140,8 @@ pub struct Writer {
     items: mpsc::Receiver<Item>,
     spool: Spool,
     boot: BootId,
-    /// Next number of each lane but the images'.
-    next: [u64; 3],
+    /// Next number of each lane; of the images', which come with theirs, how many came.
+    next: [u64; 4],
     commit_interval: Duration,
     /// The interval now: longer than the setting while the write budget is overdrawn.
     wait: Duration,
@@ -140,7 +156,7 @@ pub struct Writer {
 const IDLE: Duration = Duration::from_secs(60);
 
 impl Writer {
-    /// A writer, the way to it, and the numbers for its images. `committed` is told when there is something to send.
+    /// A writer and the way to it. `committed` is told when there is something to send.
     pub fn new(
         spool: Spool,
         boot: BootId,
@@ -149,13 +165,13 @@ impl Writer {
         committed: Arc<Notify>,
         state: Arc<State>,
         progress: Arc<Progress>,
-    ) -> (Self, Records, ImageNumbers) {
+    ) -> (Self, Records) {
         let (sender, items) = mpsc::channel(64);
         let writer = Self {
             items,
             spool,
             boot,
-            next: [0; 3],
+            next: [0; 4],
             commit_interval,
             wait: commit_interval,
             clock: clock.clone(),
@@ -164,7 +180,13 @@ impl Writer {
             state,
             progress,
         };
-        (writer, Records { items: sender, clock }, ImageNumbers { boot, next: 0 })
+        (writer, Records { items: sender, clock })
+    }
+
+    /// The numbers for its images: to be asked for once.
+    #[cfg(feature = "vision")]
+    pub fn image_numbers(&self) -> ImageNumbers {
+        ImageNumbers { boot: self.boot, next: 0 }
     }
 
     /// Runs on a thread of its own.
@@ -204,6 +226,8 @@ impl Writer {
         self.wait = self.spool.pace(self.commit_interval, now.uptime);
         match self.spool.commit() {
             Ok(()) => {
+                let [alerts, events, readings, images] = self.next;
+                tracing::debug!(boot = %self.boot, alerts, events, readings, images, "durable so far");
                 self.state.solved("spool");
                 self.committed.notify_one();
             }
@@ -220,7 +244,9 @@ impl Writer {
     fn write(&mut self, item: Item) {
         match item {
             Item::Observation(observation) => self.observation(observation),
+            #[cfg(feature = "vision")]
             Item::Image { camera, stamp, jpeg } => {
+                self.next[Lane::Image as usize] += 1;
                 self.push(Lane::Image, stamp.id, &Topic::Image(camera), jpeg.as_bytes());
             }
             Item::Event { moment, kind, subject, detail } => {
@@ -265,11 +291,17 @@ impl Writer {
         let (id, header) = (edgeveil_spool::RecordId(id.to_bytes()), topic.to_string());
         let record = NewRecord { id, header: header.as_bytes(), payload };
         // What the spool drops to make room, or for want of it, it counts and logs itself; `health` and an event tell.
-        if let Err(error) = self.spool.push(lane_index(lane), record) {
-            if matches!(error, SpoolError::TooLarge { .. } | SpoolError::NoSuchLane(_)) {
-                self.state.dropped(lane);
+        match self.spool.push(lane_index(lane), record) {
+            Ok(pushed) if pushed.kept == Kept::Durable => {
+                tracing::debug!(record = %id, "durable");
             }
-            self.failed("push", &error);
+            Ok(_) => {}
+            Err(error) => {
+                if matches!(error, SpoolError::TooLarge { .. } | SpoolError::NoSuchLane(_)) {
+                    self.state.dropped(lane);
+                }
+                self.failed("push", &error);
+            }
         }
     }
 }

@@ -122,6 +122,7 @@ impl<'a> Section<'a> {
     }
 
     /// Whether the file has this table at all.
+    #[cfg(feature = "vision")]
     pub fn is_present(&self) -> bool {
         self.table.is_some()
     }
@@ -176,6 +177,14 @@ impl<'a> Section<'a> {
             Some(Section::new(Some(table), path, line, self.lines, self.found))
         };
         array.iter().enumerate().filter_map(section).collect()
+    }
+
+    /// Reports a key that this build of the program can do nothing with.
+    #[cfg(not(feature = "vision"))]
+    pub fn refuse(&self, key: &'static str, what: &str) {
+        if self.ask(key).is_some() {
+            self.problem(key, what);
+        }
     }
 
     /// A value, when the file has one and it is right.

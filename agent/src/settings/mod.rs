@@ -24,10 +24,12 @@ pub struct Settings {
     /// The buffer on disk.
     pub spool: Spool,
     /// Cameras; none is allowed.
+    #[cfg(feature = "vision")]
     pub cameras: Vec<Camera>,
     /// Sensor groups; none is allowed.
     pub sensors: Vec<Sensor>,
     /// How faces are covered; must be there when there are cameras.
+    #[cfg(feature = "vision")]
     pub veil: Option<Veil>,
     /// How often `health` is published.
     pub health_interval: Duration,
@@ -122,6 +124,7 @@ pub struct SpoolLane {
 pub use edgeveil_spool::WhenFull;
 
 /// One camera.
+#[cfg(feature = "vision")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Camera {
     /// Last level of its topic.
@@ -135,6 +138,7 @@ pub struct Camera {
 }
 
 /// Where frames come from.
+#[cfg(feature = "vision")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CameraSource {
     /// A JPEG or PNG file, or a folder of them in the order of their names, over and over.
@@ -227,6 +231,7 @@ pub enum Alerts {
 }
 
 /// What happens to a frame that cannot be veiled.
+#[cfg(feature = "vision")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
     /// Nothing of it is kept.
@@ -236,6 +241,7 @@ pub enum OnFailure {
 }
 
 /// How faces are covered.
+#[cfg(feature = "vision")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Veil {
     /// What the veil crate is told.

@@ -1,11 +1,14 @@
 //! From the file to [`Settings`]. Every key, its default and its bounds stand here.
 
 use super::{
-    Acknowledgement, Alerts, ByteSize, Camera, CameraSource, Detector, Device, Limits, Link, OnFailure,
-    Problems, Profile, Sensor, SensorSource, Settings, Size, Spool, SpoolLane, Veil, WhenFull,
+    Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, Problems, Profile, Sensor,
+    SensorSource, Settings, Spool, SpoolLane, WhenFull,
     document::{self, Section},
     units::Text,
 };
+#[cfg(feature = "vision")]
+use super::{Camera, CameraSource, OnFailure, Size, Veil};
+#[cfg(feature = "vision")]
 use edgeveil_veil::{Cover, ModelKind};
 use edgeveil_wire::{Name, Topics};
 use std::{collections::BTreeSet, path::Path, path::PathBuf, time::Duration};
@@ -16,10 +19,17 @@ pub fn parse(file: &Path, text: &str) -> Result<Settings, Problems> {
         let device = device(&root.section("device"));
         let link = link(&root.section("link"));
         let spool = spool(&root.section("spool"));
+        #[cfg(feature = "vision")]
         let cameras = all(root, "camera", camera);
+        #[cfg(feature = "vision")]
         unique(root, "camera", cameras.iter().map(|camera| &camera.name));
         let sensors = all(root, "sensor", sensor);
         unique(root, "sensor", sensors.iter().map(|sensor| &sensor.group));
+        #[cfg(not(feature = "vision"))]
+        for key in ["camera", "veil"] {
+            root.refuse(key, "this agent was built without cameras; build it with the feature `vision`");
+        }
+        #[cfg(feature = "vision")]
         let veil = veil(&root.section("veil"), !cameras.is_empty());
         let health = root.section("health");
         let health_interval = health.within(
@@ -36,8 +46,10 @@ pub fn parse(file: &Path, text: &str) -> Result<Settings, Problems> {
             device: device?,
             link: link?,
             spool,
+            #[cfg(feature = "vision")]
             cameras,
             sensors,
+            #[cfg(feature = "vision")]
             veil,
             health_interval,
             detector_save_interval,
@@ -137,6 +149,7 @@ fn spool(section: &Section<'_>) -> Spool {
     }
 }
 
+#[cfg(feature = "vision")]
 fn camera(section: &Section<'_>) -> Option<Camera> {
     let name = section.required::<Text<Name>>("name");
     let source = section.section("source");
@@ -189,6 +202,7 @@ fn sensor(section: &Section<'_>) -> Option<Sensor> {
     Some(Sensor { group: group?.0, source: source?, rate, detector })
 }
 
+#[cfg(feature = "vision")]
 fn veil(section: &Section<'_>, wanted: bool) -> Option<Veil> {
     if !wanted && !section.is_present() {
         return None;
@@ -264,9 +278,11 @@ mod tests {
         let settings = parse(Path::new("agent.toml"), GOOD).unwrap();
         assert_eq!((settings.link.port, settings.link.window), (8883, 200));
         assert_eq!(settings.spool.max_bytes, 2 << 30);
+        #[cfg(feature = "vision")]
         assert_eq!(settings.veil, None);
     }
 
+    #[cfg(feature = "vision")]
     #[test]
     fn every_problem_is_named_at_once_with_its_line() {
         let text = "[link]\nhost = \"h\"\nport = \"x\"\nca = \"a\"\ncert = \"c\"\nkeep_alive = \"10\"\n\
@@ -285,6 +301,14 @@ mod tests {
         );
     }
 
+    #[cfg(not(feature = "vision"))]
+    #[test]
+    fn cameras_need_a_build_that_has_them() {
+        let text = format!("{GOOD}[[camera]]\nname = \"a\"\n[veil]\nmodel = \"m\"\n");
+        assert_eq!(problems(&text), [(7, "camera".to_owned()), (9, "veil".to_owned())]);
+    }
+
+    #[cfg(feature = "vision")]
     #[test]
     fn a_camera_needs_a_veil() {
         let text = format!("{GOOD}\n[[camera]]\nname = \"a\"\nsource = {{ replay = \"/tmp\" }}\n");
@@ -317,6 +341,7 @@ mod tests {
         assert_eq!(problems("[link]\nhost = \n")[0].0, 2);
     }
 
+    #[cfg(feature = "vision")]
     #[test]
     fn two_cameras_cannot_share_a_name() {
         let camera = "\n[[camera]]\nname = \"a\"\nsource = { replay = \"/tmp\" }\n";

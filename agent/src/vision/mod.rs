@@ -2,7 +2,9 @@
 //! on a JPEG. There is no other way from a camera to the spool.
 
 mod slots;
+mod start;
 mod thread;
 
 pub use slots::Slots;
+pub use start::Start;
 pub use thread::{CameraView, Vision, watch};

@@ -6,6 +6,10 @@ mod centerface;
 mod input;
 mod network;
 mod regions;
+#[cfg(any(feature = "tract", not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+mod tract;
+#[cfg(not(any(feature = "tract", not(any(target_arch = "x86_64", target_arch = "aarch64")))))]
+#[path = "no_tract.rs"]
 mod tract;
 mod yunet;
 
