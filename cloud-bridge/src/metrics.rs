@@ -104,7 +104,7 @@ impl Default for Metrics {
                 &metrics.dead_letters,
                 &metrics.not_accepted,
             ] {
-                family.get_or_create(&lane.into());
+                drop(family.get_or_create(&lane.into()));
             }
         }
         metrics
@@ -151,10 +151,10 @@ impl Metrics {
     /// A target that may be forwarded to: it is shown from the start.
     pub fn add_target(&self, target: &'static str) {
         let label = TargetLabel { target };
-        self.outbox_depth.get_or_create(&label);
-        self.outbox_failed.get_or_create(&label);
-        self.forwarded.get_or_create(&label);
-        self.forward_errors.get_or_create(&label);
+        drop(self.outbox_depth.get_or_create(&label));
+        drop(self.outbox_failed.get_or_create(&label));
+        drop(self.forwarded.get_or_create(&label));
+        drop(self.forward_errors.get_or_create(&label));
     }
 
     /// The text of `/metrics`.
