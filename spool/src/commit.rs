@@ -141,6 +141,13 @@ impl Inner {
         if !news && notes.is_empty() {
             return Ok(None);
         }
+        if !index.reserve() {
+            queue.ballast.release();
+            if !index.reserve() {
+                let why = "sled is not given what it could not write".into();
+                return Err(SpoolError::DiskFull { action: "write to the index", why });
+            }
+        }
         self.disk.at(Site::Commit).map_err(|e| SpoolError::io("write to", &self.dir, e))?;
         let mut batch = sled::Batch::default();
         let mut written = 0;
@@ -172,10 +179,14 @@ impl Inner {
     /// commit lock held and no other handle on the index in use.
     pub fn recover(&self, fault: &SpoolError) -> Result<Option<Repair>, SpoolError> {
         let mut queue = lock(&self.queue);
-        queue.index = None;
         if fault.is_full() {
             queue.ballast.release();
+            // It was a segment, or there was no room to give to sled: which goes on where it is.
+            if queue.suspect.is_none() && queue.index.as_ref().is_some_and(Index::is_sound) {
+                return Ok(None);
+            }
         }
+        queue.index = None;
         let trust = match queue.suspect.clone() {
             Some(found) => Trust::No(found),
             None => Trust::AsItIs,

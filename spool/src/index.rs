@@ -6,8 +6,13 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::Duration;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use crate::SpoolError;
 use crate::ages::{self, Ages};
@@ -21,10 +26,18 @@ const CACHE_BYTES: u64 = 2 << 20;
 /// The key of the counts. Notes of segments and the marks of ages have others. Slots stay far below.
 const META_KEY: [u8; 1] = [0xff];
 
+/// Room that sled's log is given ahead of its end, and what of it is enough for a batch and for what sled writes with it.
+const AHEAD: u64 = 2 << 20;
+const ENOUGH: u64 = 1 << 20;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Index {
     db: sled::Db,
-    log: std::sync::Arc<File>,
+    log: Arc<File>,
+    /// Up to where the log's file has its room.
+    reserved: Arc<AtomicU64>,
+    /// Whether sled has met a fault: it answers nothing else from then on.
+    failed: Arc<AtomicBool>,
     path: PathBuf,
 }
 
@@ -51,24 +64,65 @@ impl Index {
             }
         };
         let log = path.join("db");
-        let log = File::open(&log).map_err(|e| SpoolError::io("open", &log, e))?;
+        let log =
+            File::options().read(true).write(true).open(&log).map_err(|e| SpoolError::io("open", &log, e))?;
         // Whoever read the log left it in the page cache in large pieces, and Linux then counts, and some file
         // systems write, a whole piece for each small write into it.
         let _ = rustix::fs::fadvise(&log, 0, None, rustix::fs::Advice::DontNeed);
-        let index = Self { db, log: log.into(), path: path.to_owned() };
+        let index = Self {
+            db,
+            log: log.into(),
+            reserved: Arc::default(),
+            failed: Arc::default(),
+            path: path.to_owned(),
+        };
         crate::disk::sync_dir(path)?;
         Ok(index)
     }
 
+    /// Takes room for what sled writes next, so that it never meets a full disk: it would fail for good then, and at
+    /// times it hangs. False if the disk has not so much.
+    pub fn reserve(&self) -> bool {
+        let Ok(length) = self.log.metadata().map(|m| m.len()) else { return false };
+        let reserved = self.reserved.load(Relaxed);
+        // sled gives the end of its file back at times, and the room behind it goes with that.
+        if (length + ENOUGH..=length + AHEAD).contains(&reserved) {
+            return true;
+        }
+        match fallocate(&*self.log, FallocateFlags::KEEP_SIZE, length, AHEAD) {
+            Ok(()) => {
+                self.reserved.store(length + AHEAD, Relaxed);
+                true
+            }
+            // A file system that cannot: then it is as it was without.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => true,
+            Err(_) => {
+                self.reserved.store(0, Relaxed);
+                false
+            }
+        }
+    }
+
     pub fn apply(&self, batch: sled::Batch) -> Result<(), SpoolError> {
-        guard(&self.path, "write to", || self.db.apply_batch(batch))
+        guard(&self.path, "write to", || self.db.apply_batch(batch)).inspect_err(|_| self.fail())
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, Relaxed);
+    }
+
+    /// Whether it can go on: no write to it has failed.
+    pub fn is_sound(&self) -> bool {
+        !self.failed.load(Relaxed)
     }
 
     /// Makes everything that was applied durable. sled's flush hands it to the system without asking for
     /// more; the fsync of the same file, by our own descriptor, makes it survive a power cut.
     pub fn sync(&self) -> Result<(), SpoolError> {
-        guard(&self.path, "flush", || self.db.flush())?;
-        self.log.sync_data().map_err(|e| SpoolError::io("fsync", &self.path, e))
+        let flushed = guard(&self.path, "flush", || self.db.flush());
+        flushed
+            .and_then(|_| self.log.sync_data().map_err(|e| SpoolError::io("fsync", &self.path, e)))
+            .inspect_err(|_| self.fail())
     }
 
     /// The records of a slot, from one order up to and including another.

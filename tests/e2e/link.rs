@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use edgeveil_tests::{Lab, Mosquitto, PATIENT, Watcher, files_below, free_port, models, slow_road, wait_for};
-use edgeveil_wire::{BootId, ClockState, Lane, Reading, Stamp};
+use edgeveil_wire::{Alert, BootId, ClockState, Lane, Severity, Stamp, Values};
 
 const SENSOR: &str = "[[sensor]]\ngroup = \"env\"\nsource = { simulate = {} }\nrate = 100\n";
 
@@ -213,14 +213,25 @@ fn a_record_that_the_bridge_passes_over_stands_in_nobodys_way() {
     let (spool, _) = edgeveil_agent::record::open(&parsed).unwrap();
     let boot = BootId::from_random([9; 10]);
     for seq in 0..3 {
-        let stamp = Stamp::new(boot, Lane::Reading, seq, jiff::Timestamp::now(), ClockState::Synced, 0);
-        let reading = Reading { stamp, score: None, values: [("t".parse().unwrap(), 1.0)].into() };
-        let payload = String::from_utf8(reading.to_json()).unwrap();
-        let later = payload.replace("edgeveil.reading/1", "edgeveil.reading/2");
+        let stamp = |lane| Stamp::new(boot, lane, seq, jiff::Timestamp::now(), ClockState::Synced, 0);
+        let values: Values = [("t".parse().unwrap(), 1.0)].into();
+        let alert = Alert {
+            stamp: stamp(Lane::Alert),
+            reading: stamp(Lane::Reading).id,
+            anomaly: true,
+            score: 0.9,
+            threshold: 0.5,
+            contributions: values.clone(),
+            severity: Severity::of(0.9, 0.5),
+            values,
+        };
+        let payload = String::from_utf8(alert.to_json()).unwrap();
+        let later = payload.replace("edgeveil.alert/1", "edgeveil.alert/2");
         assert_ne!(payload, later);
-        let id = edgeveil_spool::RecordId(reading.stamp.id.to_bytes());
-        let record = edgeveil_spool::NewRecord { id, header: b"reading/env", payload: later.as_bytes() };
-        let _ = spool.push(edgeveil_agent::record::lane_index(Lane::Reading), record).unwrap();
+        let id = edgeveil_spool::RecordId(alert.stamp.id.to_bytes());
+        // Alerts go before all else, whenever they were made.
+        let record = edgeveil_spool::NewRecord { id, header: b"alert/env", payload: later.as_bytes() };
+        let _ = spool.push(edgeveil_agent::record::lane_index(Lane::Alert), record).unwrap();
     }
     drop(spool);
     let bridge = lab.bridge("bridge", &lab.bridge_settings(port, ""));
