@@ -18,6 +18,9 @@ pub fn run(config: PathBuf) -> Result<(), Failure> {
     logs::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // Each look into the spool hands a worker's place to another thread. Without a bound a drain on a busy machine
+        // had 387 of them, which is 20 MB of stacks.
+        .max_blocking_threads(4)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
