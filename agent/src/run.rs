@@ -83,6 +83,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         let view = |camera: &crate::settings::Camera| CameraView {
             name: camera.name.clone(),
             quality: camera.quality,
+            masks: camera.masks.clone(),
         };
         let vision = Vision {
             veil,
