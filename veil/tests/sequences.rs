@@ -1,4 +1,6 @@
 //! Moving pictures made from one photo, with the face's exact place in each frame: how much of it does a stream leave open?
+//!
+//! `EDGEVEIL_SEQUENCES` names a part of the names of those that are to be run (all unless told), `EDGEVEIL_PROFILE` the profile.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -282,12 +284,20 @@ fn is_of(face: &Face, [x, y, w, h]: [f32; 4]) -> bool {
 fn a_moving_face_stays_covered() {
     let Some(dir) = models() else { return };
     let photo = Photo::open(&dir);
-    for profile in [Profile::Balanced, Profile::Fast] {
+    let told = |name: &str| std::env::var(name).unwrap_or_default();
+    let profiles = match told("EDGEVEIL_PROFILE").as_str() {
+        "" => vec![Profile::default()],
+        name => vec![name.parse().unwrap()],
+    };
+    for profile in profiles {
         let settings = Settings { model: dir.clone(), cover: Cover::Solid, profile, ..Settings::default() };
         let first = Veil::open(&settings).unwrap();
         let (mut sum, mut frames, mut searched) = (Sum::default(), 0, 0);
         let mut open_for_long = Vec::new();
         for (name, motion) in motions() {
+            if !name.contains(&told("EDGEVEIL_SEQUENCES")) {
+                continue;
+            }
             let mut veil = first.another();
             let mut of_this = Sum::default();
             // Of each face: whether it was covered before, frames for which it has been open, and the most of them.

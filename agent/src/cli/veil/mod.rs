@@ -11,6 +11,7 @@ use std::{
     fs,
     io::{BufWriter, IsTerminal, Read, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 #[derive(Debug, clap::Args)]
@@ -244,6 +245,8 @@ fn settings(arguments: &Arguments) -> Settings {
     settings.cover = arguments.cover.unwrap_or(settings.cover);
     settings.threshold = arguments.threshold.unwrap_or(settings.threshold);
     settings.long_side = arguments.long_side.unwrap_or(settings.long_side);
+    // Nobody waits for a frame here, and a busy machine is no reason to leave a picture out.
+    settings.timeout = Duration::from_secs(600);
     settings.max_side = arguments.max_side;
     settings.margin = arguments.margin.unwrap_or(settings.margin);
     settings
