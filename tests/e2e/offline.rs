@@ -61,14 +61,16 @@ fn three_days_offline_are_delivered() {
     let start = Timestamp::now() - SignedDuration::from_hours(3 * 24);
     let clock = Arc::new(Simulated(Mutex::new(moment(0, start))));
     let boot = BootId::from_random([3; 10]);
-    let (writer, records, mut numbers) = Writer::new(
+    let (writer, records) = Writer::new(
         spool.clone(),
         boot,
         Duration::from_millis(50),
         clock.clone(),
         Arc::new(Notify::new()),
         Arc::new(State::default()),
+        Arc::default(),
     );
+    let mut numbers = writer.image_numbers();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let handle = runtime.handle().clone();
     let writer = thread::spawn(move || writer.run(&handle));

@@ -55,6 +55,7 @@ fn search(dir: &Path, original: &image::RgbImage) -> usize {
             found += 1;
             assert_eq!(picture.dimensions(), original.dimensions());
             let leak = leak(&before, &detail(&picture));
+            assert!(picture.get_pixel(256, 500).0[0] < 60, "{}: the camera's mask is open", file.display());
             assert!(leak < 0.15, "{}: the face shows {leak:.2} of its detail", file.display());
         }
     }
@@ -71,6 +72,7 @@ fn no_picture_on_a_disk_shows_the_face() {
         let more = format!(
             "[spool]\ncommit_interval = \"100 ms\"\nmin_free = \"0 B\"\n\
              [[camera]]\nname = \"desk\"\nsource = {{ replay = \"{0}/astronaut.png\" }}\nfps = 5\n\
+             masks = [[[0, 0.95], [1, 0.95], [1, 1], [0, 1]]]\n\
              [veil]\nmodel = \"{0}\"\ncover = \"{cover}\"\n",
             models().display()
         );

@@ -69,25 +69,33 @@ pub(crate) fn cover(canvas: &mut Canvas, boxes: &[Rect], how: Cover, growth: Gro
     }
 }
 
-/// Fills a polygon whose corners are shares of the canvas's sides. Pixels that it touches by half or more are filled, and
-/// one more on each side of every row.
+/// Fills a polygon whose corners are shares of the canvas's sides: every pixel that its inside touches, looked at along the
+/// pixels' upper edge, middle and lower edge, and one more on each side. Where its sides cross each other, all that they go
+/// around is inside.
 pub(crate) fn cover_polygon(canvas: &mut Canvas, corners: &[(f32, f32)]) {
     let (width, height) = (canvas.width as f32, canvas.height as f32);
+    let at = |(x, y): (f32, f32)| (x * width, y * height);
+    let sides = || corners.iter().zip(corners.iter().cycle().skip(1)).map(|(&a, &b)| (at(a), at(b)));
+    let mut crossings: Vec<(f32, i32)> = Vec::with_capacity(corners.len());
     for y in 0..canvas.height {
-        let middle = y as f32 + 0.5;
-        let mut crossings: Vec<f32> = corners
-            .iter()
-            .zip(corners.iter().cycle().skip(1))
-            .map(|(a, b)| ((a.0 * width, a.1 * height), (b.0 * width, b.1 * height)))
-            .filter(|(a, b)| (a.1 <= middle) != (b.1 <= middle))
-            .map(|(a, b)| a.0 + (middle - a.1) / (b.1 - a.1) * (b.0 - a.0))
-            .collect();
-        crossings.sort_by(f32::total_cmp);
         let line = &mut canvas.pixels[3 * y * canvas.width..][..3 * canvas.width];
-        for pair in crossings.chunks_exact(2) {
-            let from = (pair[0] - 1.0).clamp(0.0, width) as usize;
-            let to = (pair[1] + 1.0).ceil().clamp(0.0, width) as usize;
-            line[3 * from..3 * to].chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&FILL));
+        for within in [0.001, 0.5, 0.999] {
+            let level = y as f32 + within;
+            crossings.clear();
+            for (a, b) in sides().filter(|(a, b)| (a.1 <= level) != (b.1 <= level)) {
+                let x = a.0 + (level - a.1) / (b.1 - a.1) * (b.0 - a.0);
+                crossings.push((x, if a.1 < b.1 { 1 } else { -1 }));
+            }
+            crossings.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let mut around = 0;
+            for pair in crossings.windows(2) {
+                around += pair[0].1;
+                if around != 0 {
+                    let from = (pair[0].0 - 1.0).clamp(0.0, width) as usize;
+                    let to = (pair[1].0 + 1.0).ceil().clamp(0.0, width) as usize;
+                    line[3 * from..3 * to].chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&FILL));
+                }
+            }
         }
     }
 }
@@ -361,6 +369,63 @@ mod tests {
                 let p = pixel(&pixels, x, y);
                 assert!(!inside || p == FILL, "{x},{y} is open");
                 assert!(!outside || p == [255; 3], "{x},{y} is covered");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mask_whose_sides_cross_has_no_hole() {
+        let mut pixels = vec![255; 3 * SIDE * SIDE];
+        let mut canvas = Canvas { width: SIDE, height: SIDE, pixels: &mut pixels };
+        // A five-pointed star: its middle is gone around twice.
+        let star: Vec<(f32, f32)> = (0..5)
+            .map(|i| (i as f32 * 0.8 * std::f32::consts::PI).sin_cos())
+            .map(|(sin, cos)| (0.5 + 0.4 * sin, 0.5 - 0.4 * cos))
+            .collect();
+        cover_polygon(&mut canvas, &star);
+        assert_eq!(pixel(&pixels, 100, 100), FILL);
+        assert_eq!(pixel(&pixels, 100, 40), FILL);
+        assert_eq!(pixel(&pixels, 20, 20), [255; 3]);
+    }
+
+    #[test]
+    fn a_mask_at_the_edge_or_thinner_than_a_pixel_covers_what_it_touches() {
+        let mut pixels = vec![255; 3 * SIDE * SIDE];
+        let mut canvas = Canvas { width: SIDE, height: SIDE, pixels: &mut pixels };
+        cover_polygon(&mut canvas, &[(0.0, 0.0), (1.0, 0.0), (1.0, 0.003), (0.0, 0.003)]);
+        cover_polygon(&mut canvas, &[(0.999, 0.0), (1.0, 0.0), (1.0, 1.0), (0.999, 1.0)]);
+        assert!((0..SIDE).all(|x| pixel(&pixels, x, 0) == FILL && pixel(&pixels, SIDE - 1, x) == FILL));
+        assert_eq!(pixel(&pixels, 100, 2), [255; 3]);
+    }
+
+    #[test]
+    fn whatever_the_boxes_are_nothing_panics() {
+        let mut odd = vec![
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MAX,
+            -1e30,
+            -7.5,
+            0.0,
+            1e-30,
+            3.7,
+            199.9,
+            1e9,
+        ];
+        odd.push(f32::MIN_POSITIVE);
+        let mut noise = Noise::new();
+        for (width, height) in [(1, 1), (1, 9), (33, 2), (64, 48)] {
+            let mut pixels = vec![100; 3 * width * height];
+            for how in [Cover::DeepBlur, Cover::Mosaic, Cover::Solid] {
+                for (i, &x) in odd.iter().enumerate() {
+                    for (j, &w) in odd.iter().enumerate() {
+                        let rect =
+                            Rect { x, y: odd[(i + j) % odd.len()], w, h: odd[(i * 5 + j) % odd.len()] };
+                        let mut canvas = Canvas { width, height, pixels: &mut pixels };
+                        cover(&mut canvas, &[rect, rect.grown(0.5)], how, GROWTH, &mut noise);
+                    }
+                }
             }
         }
     }

@@ -49,10 +49,12 @@ fn png(bytes: &[u8], limits: &Limits) -> Result<Frame, FrameError> {
     let mut decoder_limits = image::Limits::no_limits();
     // 16-bit RGBA, the widest pixel, and room for a row or two and the inflater.
     decoder_limits.max_alloc = Some(limits.max_pixels.saturating_mul(8).saturating_add(1 << 20));
-    let decoder = PngDecoder::with_limits(Cursor::new(bytes), decoder_limits).map_err(corrupt)?;
+    let mut decoder = PngDecoder::with_limits(Cursor::new(bytes), decoder_limits).map_err(corrupt)?;
     let (width, height) = decoder.dimensions();
     limits.check_size(width, height)?;
+    let orientation = decoder.exif_metadata().ok().flatten().map_or(1, |block| tiff::orientation(&block));
     let pixels = DynamicImage::from_decoder(decoder).map_err(corrupt)?.into_rgb8().into_raw();
+    let (width, height, pixels) = upright(width, height, pixels, orientation);
     Frame::from_rgb8(width, height, pixels)
 }
 

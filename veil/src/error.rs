@@ -110,6 +110,15 @@ pub enum VeilError {
     /// The detector failed, panicked or gave something that is no number. The frame was dropped.
     #[error("face detection failed, the frame was dropped: {0}")]
     Detection(String),
+    /// The detector did not answer in time ([`Settings::timeout`](crate::Settings::timeout)). The frame was dropped.
+    #[error(
+        "face detection took longer than {} s, the frame was dropped; take a quicker profile or a longer time-out",
+        .limit.as_secs_f32()
+    )]
+    TimedOut {
+        /// How long it had.
+        limit: std::time::Duration,
+    },
     /// The EXIF block cannot go into the file.
     #[error("EXIF block refused: {0}")]
     Exif(&'static str),

@@ -2,10 +2,11 @@
 //! without a search.
 //!
 //! A frame is compared with the one that was *searched*, not with the one before: however slowly a face moves, the
-//! difference grows until it counts. The comparison is by brightness, averaged over cells of 1/80 of the frame's longer
-//! side. Three cells that differ by a little or one that differs by more are a change, and any change means a search of the
-//! whole frame. Nothing that is told apart from what was there before by less than that gets past: such a face would have
-//! to look like its background within some percent. Even so a frame is searched from time to time.
+//! difference grows until it counts. Two numbers of each cell of 1/80 of the frame's longer side are compared: how bright it
+//! is on average, and how much neighbouring pixels differ in it, so that a face is noticed even before a wall of the same
+//! brightness. Three cells that differ by a little or one that differs by more are a change, and any change means a search of
+//! the whole frame. What gets past would have to be as bright and as rough as what was there before, within some percent and
+//! nearly everywhere. Even so a frame is searched from time to time.
 
 use crate::Frame;
 
@@ -61,28 +62,34 @@ fn differ(a: &[u8], b: &[u8]) -> bool {
     false
 }
 
-/// Mean green of each cell: the channel that has most of the brightness.
+/// Of each cell the mean green, which has most of the brightness, and the mean difference of green between neighbours in a
+/// row. The latter counts double: it is a smaller number.
 fn cells(frame: &Frame, out: &mut Vec<u8>) {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     let side = (frame.width().max(frame.height()).div_ceil(CELLS)).max(1) as usize;
     let columns = width.div_ceil(side);
     out.clear();
-    let mut sums = vec![0u32; columns];
+    let mut sums = vec![(0u32, 0u32); columns];
     for rows in frame.pixels().chunks(3 * width * side) {
-        sums.fill(0);
+        sums.fill((0, 0));
         for row in rows.chunks_exact(3 * width) {
-            for (cell, sum) in row.chunks(3 * side).zip(&mut sums) {
-                *sum += cell.iter().skip(1).step_by(3).map(|&g| u32::from(g)).sum::<u32>();
+            for (cell, (light, rough)) in row.chunks(3 * side).zip(&mut sums) {
+                let mut before = cell[1];
+                for pixel in cell.as_chunks::<3>().0 {
+                    *light += u32::from(pixel[1]);
+                    *rough += u32::from(pixel[1].abs_diff(before));
+                    before = pixel[1];
+                }
             }
         }
         let high = rows.len() / (3 * width);
-        let mean = |(i, sum): (usize, &u32)| {
-            let wide = side.min(width - i * side);
-            (sum / (wide * high).max(1) as u32) as u8
-        };
-        out.extend(sums.iter().enumerate().map(mean));
+        for (i, (light, rough)) in sums.iter().enumerate() {
+            let pixels = (side.min(width - i * side) * high).max(1) as u32;
+            out.push((light / pixels) as u8);
+            out.push((2 * rough / pixels).min(255) as u8);
+        }
     }
-    debug_assert_eq!(out.len(), columns * height.div_ceil(side));
+    debug_assert_eq!(out.len(), 2 * columns * height.div_ceil(side));
 }
 
 #[cfg(test)]
@@ -126,6 +133,20 @@ mod tests {
             assert!(look(&mut gate, &frame(50, level, side), 100), "{level} {side}");
             assert!(look(&mut gate, &frame(54, level, side), 100), "{level} {side} moved");
         }
+    }
+
+    #[test]
+    fn what_is_as_bright_as_the_wall_opens_it() {
+        let mut gate = Gate::default();
+        assert!(look(&mut gate, &frame(50, 100, 20), 100));
+        // Stripes a pixel wide around the wall's brightness: each cell is as bright as before.
+        let mut pixels = vec![100; 3 * 320 * 240];
+        for y in 96..120 {
+            for x in 48..72 {
+                pixels[3 * (y * 320 + x)..][..3].fill(if x % 2 == 0 { 92 } else { 108 });
+            }
+        }
+        assert!(look(&mut gate, &Frame::from_rgb8(320, 240, pixels).unwrap(), 100));
     }
 
     #[test]

@@ -75,6 +75,7 @@ mod net;
 mod settings;
 mod tiff;
 mod veil;
+mod worker;
 
 pub use error::{FrameError, VeilError};
 pub use frame::{Frame, Limits};

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::{ModelKind, VeilError, models_dir};
 
@@ -162,6 +163,10 @@ pub struct Settings {
     /// Score from which on a box counts as a face (with one model), over 0 and under 1. Lower covers more: more faces, more
     /// that are none. For CenterFace 0.23 is a good value, for YuNet 0.3.
     pub threshold: f32,
+    /// Longer side at which frames are searched at most, in place of the profile's (with a folder of models), from 320 to 8192.
+    /// Larger frames are scaled to it. Beyond 1280 a frame is looked at in tiles, for wide views with small faces: time
+    /// grows with its square, memory does not.
+    pub max_side: Option<u32>,
     /// What computes the networks.
     pub engine: Engine,
     /// The covering.
@@ -174,8 +179,13 @@ pub struct Settings {
     /// In a stream, a frame in which nothing has changed since the last one that was searched for faces is covered like that
     /// one, but at least every so many frames one is searched, from 1 (each) to 100.
     pub search_every: u32,
-    /// Covered in every frame.
+    /// Threads that share a search (with our own executor), from 1 to 16. One core for each is what they want.
+    pub threads: u32,
+    /// Covered in every frame, at most [`Mask::MOST`].
     pub masks: Vec<Mask>,
+    /// How long the search of a frame may take (with waiting for other cameras that share the detector) before the frame is
+    /// given up, from 1 ms to 10 minutes.
+    pub timeout: Duration,
 }
 
 impl Default for Settings {
@@ -184,6 +194,7 @@ impl Default for Settings {
         Settings {
             model: models_dir(),
             profile: Profile::Balanced,
+            max_side: None,
             engine: Engine::Auto,
             masks: Vec::new(),
             kind: ModelKind::CenterFace,
@@ -193,6 +204,8 @@ impl Default for Settings {
             margin: 1.6,
             hold_frames: 6,
             search_every: 8,
+            threads: 1,
+            timeout: Duration::from_secs(30),
         }
     }
 }
@@ -203,13 +216,20 @@ impl Settings {
         if self.model.extension().is_some_and(|e| e == "onnx") {
             return Plan::One { kind: self.kind, long_side: self.long_side, threshold: self.threshold };
         }
-        Plan::Cascade(Cascade::of(self.profile))
+        let mut cascade = Cascade::of(self.profile);
+        if let Some(side) = self.max_side {
+            cascade.sides = (cascade.sides.0.min(side), side);
+        }
+        Plan::Cascade(cascade)
     }
 
     pub(crate) fn check(&self) -> Result<(), VeilError> {
         let refuse = |key, value: String, want| Err(VeilError::Setting { key, value, want });
         if !self.long_side.is_multiple_of(32) || !(64..=4096).contains(&self.long_side) {
             return refuse("long_side", self.long_side.to_string(), "a multiple of 32 from 64 to 4096");
+        }
+        if let Some(side) = self.max_side.filter(|side| !(320..=8192).contains(side)) {
+            return refuse("max_side", side.to_string(), "from 320 to 8192");
         }
         if !(self.threshold > 0.0 && self.threshold < 1.0) {
             return refuse("threshold", self.threshold.to_string(), "over 0 and under 1");
@@ -223,18 +243,37 @@ impl Settings {
         if !(1..=100).contains(&self.search_every) {
             return refuse("search_every", self.search_every.to_string(), "from 1 to 100");
         }
-        let inside = |v: &f32| (0.0..=1.0).contains(v);
-        for mask in &self.masks {
-            if mask.corners.len() < 3 || !mask.corners.iter().all(|(x, y)| inside(x) && inside(y)) {
-                return refuse(
-                    "masks",
-                    format!("{:?}", mask.corners),
-                    "three corners or more, each from 0 to 1",
-                );
-            }
+        if !(1..=16).contains(&self.threads) {
+            return refuse("threads", self.threads.to_string(), "from 1 to 16");
         }
-        Ok(())
+        if !(Duration::from_millis(1)..=Duration::from_secs(600)).contains(&self.timeout) {
+            return refuse("timeout", format!("{:?}", self.timeout), "from 1 ms to 10 minutes");
+        }
+        check_masks(&self.masks)
     }
+}
+
+impl Mask {
+    /// Most masks of a camera.
+    pub const MOST: usize = 64;
+    /// Most corners of a mask.
+    pub const MOST_CORNERS: usize = 256;
+}
+
+pub(crate) fn check_masks(masks: &[Mask]) -> Result<(), VeilError> {
+    let refuse = |value: String, want| Err(VeilError::Setting { key: "masks", value, want });
+    if masks.len() > Mask::MOST {
+        return refuse(masks.len().to_string(), "at most 64 masks");
+    }
+    let inside = |v: &f32| (0.0..=1.0).contains(v);
+    for Mask { corners } in masks {
+        if !(3..=Mask::MOST_CORNERS).contains(&corners.len())
+            || !corners.iter().all(|(x, y)| inside(x) && inside(y))
+        {
+            return refuse(format!("{corners:?}"), "3 to 256 corners, each from 0 to 1");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -260,6 +299,11 @@ mod tests {
             Settings { margin: 0.5, ..Settings::default() },
             Settings { margin: f32::NAN, ..Settings::default() },
             Settings { hold_frames: 5000, ..Settings::default() },
+            Settings { threads: 0, ..Settings::default() },
+            Settings { threads: 17, ..Settings::default() },
+            Settings { max_side: Some(100), ..Settings::default() },
+            Settings { timeout: Duration::ZERO, ..Settings::default() },
+            Settings { masks: vec![Mask::default(); 65], ..Settings::default() },
             Settings { search_every: 0, ..Settings::default() },
             Settings { masks: vec![Mask { corners: vec![(0.0, 0.0), (1.0, 1.0)] }], ..Settings::default() },
             Settings {

@@ -1,11 +1,13 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::cover::{Canvas, Growth, Noise, cover, cover_polygon};
 use crate::detect::{Detector, Found};
 use crate::gate::Gate;
 use crate::geometry::Rect;
 use crate::hold::{Held, Hold, RENEWAL};
-use crate::{Face, Frame, Settings, VeilError, VeiledImage};
+use crate::settings::check_masks;
+use crate::worker::Worker;
+use crate::{Face, Frame, Mask, Settings, VeilError, VeiledImage};
 
 /// What a detected box may be off by on every side, in pixels of the detector's input: three steps of the map in which
 /// CenterFace finds centres. For small faces this counts: of the faces in the photos that this was chosen on, a box
@@ -15,7 +17,7 @@ const SLACK: f32 = 12.0;
 /// Detects, holds and covers. One for each camera: it remembers the faces of the frames before.
 pub struct Veil {
     settings: Settings,
-    detector: Arc<Mutex<Detector>>,
+    detector: Arc<Worker>,
     hold: Hold,
     gate: Gate,
     /// What the last searched frame was covered with, and its scale.
@@ -37,7 +39,7 @@ impl Veil {
     /// Checks the settings, reads the models and makes sure that they are the known ones.
     pub fn open(settings: &Settings) -> Result<Veil, VeilError> {
         settings.check()?;
-        let detector = Arc::new(Mutex::new(Detector::open(settings)?));
+        let detector = Arc::new(Worker::start(Detector::open(settings)?)?);
         Ok(Veil::with(detector, settings.clone()))
     }
 
@@ -47,7 +49,14 @@ impl Veil {
         Veil::with(self.detector.clone(), self.settings.clone())
     }
 
-    fn with(detector: Arc<Mutex<Detector>>, settings: Settings) -> Veil {
+    /// What is covered in every frame of this camera, in place of the masks of the settings.
+    pub fn set_masks(&mut self, masks: Vec<Mask>) -> Result<(), VeilError> {
+        check_masks(&masks)?;
+        self.settings.masks = masks;
+        Ok(())
+    }
+
+    fn with(detector: Arc<Worker>, settings: Settings) -> Veil {
         Veil {
             detector,
             hold: Hold::new(settings.hold_frames),
@@ -62,12 +71,13 @@ impl Veil {
     /// Veils the next frame of a stream. Faces of earlier frames that are missed in this one are covered for
     /// [`Settings::hold_frames`] searched frames; a frame that has not changed since the last searched one is covered like
     /// that one. After an error the frame is gone, the memory stays, and the next frame is searched.
-    pub fn veil(&mut self, frame: Frame) -> Result<VeiledImage, VeilError> {
+    pub fn veil(&mut self, mut frame: Frame) -> Result<VeiledImage, VeilError> {
         let (width, height) = (frame.width(), frame.height());
         if self.gate.opens(&frame, self.settings.search_every) {
             let hints = self.hold.expected(width, height);
-            let found = self.detect(&frame, &hints, RENEWAL);
-            let Found { faces, scale } = found.inspect_err(|_| self.gate.forget())?;
+            let searched = self.detector.detect(frame, hints, RENEWAL, self.settings.timeout);
+            let (back, Found { faces, scale }) = searched.inspect_err(|_| self.gate.forget())?;
+            frame = back;
             self.last = (self.hold.step(faces, width, height), scale);
             self.gate.searched((width, height));
             self.counters.searched += 1;
@@ -86,7 +96,8 @@ impl Veil {
 
     /// Veils an image that stands alone, without memory and without touching that of the stream.
     pub fn veil_still(&mut self, frame: Frame) -> Result<VeiledImage, VeilError> {
-        let Found { faces, scale } = self.detect(&frame, &[], 1.0)?;
+        let searched = self.detector.detect(frame, Vec::new(), 1.0, self.settings.timeout)?;
+        let (frame, Found { faces, scale }) = searched;
         let faces: Vec<Held> =
             faces.into_iter().map(|d| Held { rect: d.rect, score: d.score, held: false }).collect();
         Ok(self.cover(frame, &faces, scale))
@@ -101,12 +112,6 @@ impl Veil {
     /// What it was opened with.
     pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    fn detect(&self, frame: &Frame, hints: &[Rect], least: f32) -> Result<Found, VeilError> {
-        // Panics of inference are caught within; what a panic elsewhere leaves behind is a scratch buffer.
-        let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
-        detector.detect(frame, hints, least)
     }
 
     fn cover(&mut self, frame: Frame, faces: &[Held], scale: f32) -> VeiledImage {

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use edgeveil_veil::{Frame, Limits};
+use edgeveil_veil::{Engine, Frame, Limits, Mask, Settings, Veil, VeilError, cover_all};
 use image::{ExtendedColorType, ImageEncoder};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
@@ -109,6 +109,9 @@ fn damaged_pictures_are_errors_or_pictures_within_the_limits() {
                 read += 1;
                 let pixels = u64::from(frame.width()) * u64::from(frame.height());
                 assert!(pixels <= limits.max_pixels && pixels > 0 && file.len() <= limits.max_bytes);
+                if case % 64 == 0 {
+                    assert!(cover_all(frame).to_jpeg(50, None).is_ok());
+                }
             }
             Ok(Err(_)) => refused += 1,
             Err(_) => {
@@ -120,4 +123,44 @@ fn damaged_pictures_are_errors_or_pictures_within_the_limits() {
     let _ = std::panic::take_hook();
     println!("{cases} cases: {refused} refused, {read} read");
     assert_eq!(refused + read, cases);
+}
+
+/// Settings of any kind are refused with the name of one that is out of range, or the model is what is missing.
+#[test]
+fn any_settings_are_refused_or_valid() {
+    let cases = std::env::var("EDGEVEIL_FUZZ_CASES").map_or(20_000, |v| v.parse().unwrap());
+    let mut random = Random(42);
+    let odd = [f32::NAN, f32::INFINITY, -1.0, 0.0, 1e-9, 0.3, 0.5, 0.999, 1.0, 1.6, 4.0, 4.1, 1e30];
+    let whole = [0, 1, 2, 16, 17, 64, 100, 101, 320, 640, 650, 1000, 1001, 4096, 8192, 8193, u32::MAX];
+    let model = std::env::temp_dir().join("edgeveil-no-models-here");
+    let (mut refused, mut valid) = (0, 0);
+    for case in 0..cases {
+        let mut settings = Settings { model: model.clone(), engine: Engine::Own, ..Settings::default() };
+        for _ in 0..random.below(3) {
+            match random.below(8) {
+                0 => settings.threshold = odd[random.below(odd.len())],
+                1 => settings.margin = odd[random.below(odd.len())],
+                2 => settings.hold_frames = whole[random.below(whole.len())],
+                3 => settings.search_every = whole[random.below(whole.len())],
+                4 => settings.threads = whole[random.below(whole.len())],
+                5 => settings.max_side = Some(whole[random.below(whole.len())]),
+                6 => settings.long_side = whole[random.below(whole.len())],
+                _ => {
+                    let mut corner = || (odd[random.below(odd.len())], odd[random.below(odd.len())]);
+                    let corners = (0..case % 5).map(|_| corner()).collect();
+                    settings.masks.push(Mask { corners });
+                }
+            }
+        }
+        match Veil::open(&settings) {
+            Err(VeilError::Setting { key, .. }) => {
+                assert!(!key.is_empty());
+                refused += 1;
+            }
+            Err(VeilError::ModelMissing { .. }) => valid += 1,
+            other => panic!("{settings:?}: {other:?}"),
+        }
+    }
+    println!("{cases} settings: {refused} refused, {valid} valid");
+    assert!(refused > cases / 10 && valid > cases / 10);
 }

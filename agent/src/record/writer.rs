@@ -100,6 +100,23 @@ impl Records {
     }
 
     /// A veiled image. Blocks: for threads that are none of the runtime's.
+    ///
+    /// A raw frame does not pass:
+    ///
+    /// ```
+    /// # use edgeveil_agent::record::Records;
+    /// # use edgeveil_wire::{Name, Stamp};
+    /// fn send(records: &Records, camera: Name, stamp: Stamp, image: edgeveil_veil::VeiledJpeg) {
+    ///     records.image(camera, stamp, image);
+    /// }
+    /// ```
+    /// ```compile_fail,E0308
+    /// # use edgeveil_agent::record::Records;
+    /// # use edgeveil_wire::{Name, Stamp};
+    /// fn send(records: &Records, camera: Name, stamp: Stamp, image: edgeveil_veil::Frame) {
+    ///     records.image(camera, stamp, image);
+    /// }
+    /// ```
     #[cfg(feature = "vision")]
     pub fn image(&self, camera: Name, stamp: Stamp, jpeg: VeiledJpeg) {
         self.send_blocking(Item::Image { camera, stamp, jpeg });

@@ -135,6 +135,8 @@ pub struct Camera {
     pub fps: f64,
     /// JPEG quality, 1 to 100.
     pub quality: u8,
+    /// Covered in each of its frames.
+    pub masks: Vec<edgeveil_veil::Mask>,
 }
 
 /// Where frames come from.

@@ -4,7 +4,7 @@ use super::{
     Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, Problems, Profile, Sensor,
     SensorSource, Settings, Spool, SpoolLane, WhenFull,
     document::{self, Section},
-    units::Text,
+    units::{Masks, Text},
 };
 #[cfg(feature = "vision")]
 use super::{Camera, CameraSource, OnFailure, Size, Veil};
@@ -161,7 +161,8 @@ fn camera(section: &Section<'_>) -> Option<Camera> {
     };
     let fps = section.within("fps", 1.0, 0.001..=120.0);
     let quality = section.within("quality", 85, 1..=100);
-    Some(Camera { name: name?.0, source: source?, fps, quality })
+    let masks = section.get::<Masks>("masks").unwrap_or_default().0;
+    Some(Camera { name: name?.0, source: source?, fps, quality, masks })
 }
 
 fn sensor(section: &Section<'_>) -> Option<Sensor> {
@@ -225,6 +226,10 @@ fn veil(section: &Section<'_>, wanted: bool) -> Option<Veil> {
     }
     settings.threshold = section.within("threshold", f64::from(settings.threshold), 0.01..=0.99) as f32;
     settings.margin = section.within("margin", f64::from(settings.margin), 1.0..=4.0) as f32;
+    settings.timeout =
+        section.within("timeout", settings.timeout, Duration::from_millis(1)..=Duration::from_secs(600));
+    settings.threads = section.within("threads", settings.threads, 1..=16);
+    settings.max_side = section.get_within("max_side", 320..=8192);
     settings.hold_frames = section.within("hold_frames", settings.hold_frames, 0..=1000);
     let on_failure =
         choice(section, "on_failure", &[("drop", OnFailure::Drop), ("cover-all", OnFailure::CoverAll)]);
@@ -313,6 +318,88 @@ mod tests {
     fn a_camera_needs_a_veil() {
         let text = format!("{GOOD}\n[[camera]]\nname = \"a\"\nsource = {{ replay = \"/tmp\" }}\n");
         assert_eq!(problems(&text), [(1, "veil.model".to_owned())]);
+    }
+
+    #[test]
+    fn masks_are_polygons_in_shares_of_the_frame() {
+        let camera = |masks: &str| {
+            format!(
+                "{GOOD}\n[veil]\nmodel = \"m\"\ntimeout = \"5 s\"\nmax_side = 1920\n[[camera]]\nname = \"a\"\n\
+                 source = {{ replay = \"/tmp\" }}\nmasks = {masks}\n"
+            )
+        };
+        let text = camera("[[[0, 0.5], [0.25, 0.5], [0.25, 1], [0, 1.0]], [[0, 0], [1, 0], [1, 0.1]]]");
+        let settings = parse(Path::new("agent.toml"), &text).unwrap();
+        let masks = &settings.cameras[0].masks;
+        assert_eq!(masks[0].corners, [(0.0, 0.5), (0.25, 0.5), (0.25, 1.0), (0.0, 1.0)]);
+        assert_eq!(masks[1].corners.len(), 3);
+        let veil = settings.veil.unwrap().settings;
+        assert_eq!((veil.timeout, veil.max_side), (Duration::from_secs(5), Some(1920)));
+        for wrong in [
+            "3",
+            "[3]",
+            "[[0, 0, 1, 1]]",
+            "[[[0, 0], [1, 1]]]",
+            "[[[0, 0], [1, 1], [1.1, 0]]]",
+            "[[[0, 0], [1, 1], [-0.1, 0]]]",
+            "[[[0, 0], [1, 1], [1, nan]]]",
+            "[[[0, 0], [1, 1], [1, 0, 0]]]",
+            "[[[0, 0], [1, 1], [\"1\", 0]]]",
+            "[[]]",
+        ] {
+            assert_eq!(problems(&camera(wrong))[0].1, "camera[0].masks", "{wrong}");
+        }
+    }
+
+    /// `EDGEVEIL_FUZZ_CASES` sets the number of cases.
+    #[test]
+    fn damaged_settings_are_problems_with_a_line() {
+        let whole = format!(
+            "{GOOD}\n[spool]\nmax_bytes = \"64 MiB\"\n[veil]\nmodel = \"m\"\nprofile = \"fast\"\ncover = \"solid\"\n\
+             threshold = 0.4\nlong_side = 640\nmargin = 1.7\nhold_frames = 9\nthreads = 2\ntimeout = \"10 s\"\n\
+             [[camera]]\nname = \"a\"\nsource = {{ replay = \"/tmp\" }}\nfps = 2.5\n\
+             masks = [[[0, 0.5], [0.25, 0.5], [0.25, 1]]]\n[[sensor]]\ngroup = \"g\"\nsource = {{ csv = \"f\" }}\n"
+        );
+        assert!(parse(Path::new("agent.toml"), &whole).is_ok());
+        let cases = std::env::var("EDGEVEIL_FUZZ_CASES").map_or(3_000, |v| v.parse().unwrap());
+        let mut state = 7u64;
+        let mut below = |n: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % n.max(1)
+        };
+        const PIECES: &[&str] = &[
+            "[",
+            "]",
+            "\"",
+            "=",
+            "\n",
+            "-1",
+            "1e999",
+            "nan",
+            "inf",
+            "{",
+            "}",
+            ",",
+            "\u{0}",
+            "é",
+            "99999999999999999999",
+        ];
+        for _ in 0..cases {
+            let mut text: Vec<char> = whole.chars().collect();
+            for _ in 0..=below(3) {
+                let at = below(text.len());
+                match below(4) {
+                    0 => drop(text.drain(at..(at + below(12)).min(text.len()))),
+                    1 => text.insert(at, char::from(32 + below(95) as u8)),
+                    2 => drop(text.splice(at..at, PIECES[below(PIECES.len())].chars())),
+                    _ => text.truncate(at),
+                }
+            }
+            let text: String = text.into_iter().collect();
+            if let Err(problems) = parse(Path::new("agent.toml"), &text) {
+                assert!(!problems.list().is_empty(), "{text}");
+            }
+        }
     }
 
     #[test]

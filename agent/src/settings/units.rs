@@ -1,5 +1,6 @@
 //! Values with their units: "10 s", "512 MiB", "640x480".
 
+use edgeveil_veil::Mask;
 use std::{path::PathBuf, time::Duration};
 use toml::de::DeValue;
 
@@ -120,6 +121,48 @@ impl Unit for f64 {
         number
             .filter(|number: &f64| number.is_finite())
             .ok_or_else(|| format!("is no finite number; it wants {}", Self::WANTED))
+    }
+}
+
+/// Static masks of a camera: a list of polygons, each a list of corners [x, y] in shares of width and height.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Masks(pub Vec<Mask>);
+
+impl Unit for Masks {
+    const WANTED: &'static str = "a list of polygons, each a list of three corners or more, such as [[[0, 0.5], [0.25, 0.5], [0, 1]]]; \
+         a corner is [x, y] in shares of width and height, from 0 to 1";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let mut masks = Vec::new();
+        let DeValue::Array(polygons) = value else { return Err(wrong::<Self>(value)) };
+        for (i, polygon) in polygons.iter().enumerate() {
+            let bad = |what: &str| format!("has in polygon {}: {what}; it wants {}", i + 1, Self::WANTED);
+            let DeValue::Array(points) = polygon.get_ref() else { return Err(bad(found(polygon.get_ref()))) };
+            let mut corners = Vec::new();
+            for point in points {
+                let DeValue::Array(point) = point.get_ref() else { return Err(bad(found(point.get_ref()))) };
+                let numbers: Result<Vec<f64>, String> =
+                    point.iter().map(|number| f64::from_toml(number.get_ref())).collect();
+                match numbers.map_err(|_| bad("a corner that is no pair of numbers"))?[..] {
+                    [x, y] if (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y) => {
+                        corners.push((x as f32, y as f32));
+                    }
+                    [_, _] => return Err(bad("a corner outside of 0 to 1")),
+                    _ => return Err(bad("a corner that is no pair of numbers")),
+                }
+            }
+            if !(3..=Mask::MOST_CORNERS).contains(&corners.len()) {
+                return Err(bad(&format!(
+                    "{} corners (3 to {} are possible)",
+                    corners.len(),
+                    Mask::MOST_CORNERS
+                )));
+            }
+            masks.push(Mask { corners });
+        }
+        if masks.len() > Mask::MOST {
+            return Err(format!("has {} polygons; it wants at most {}", masks.len(), Mask::MOST));
+        }
+        Ok(Self(masks))
     }
 }
 

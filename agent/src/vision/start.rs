@@ -46,8 +46,11 @@ impl Start {
         let Self { device, numbers, records, state, clock, stop, progress } = self;
         let pause = Pause::until(stop.clone(), Handle::current());
         let slots = Arc::new(Slots::new(settings.cameras.len()));
-        let view =
-            |camera: &settings::Camera| CameraView { name: camera.name.clone(), quality: camera.quality };
+        let view = |camera: &settings::Camera| CameraView {
+            name: camera.name.clone(),
+            quality: camera.quality,
+            masks: camera.masks.clone(),
+        };
         let vision = Vision {
             veil,
             cameras: settings.cameras.iter().map(view).collect(),

@@ -9,7 +9,7 @@ use crate::{
     state::State,
     watchdog::{Part, Progress},
 };
-use edgeveil_veil::{Frame, Veil, VeilError, VeiledImage};
+use edgeveil_veil::{Frame, Mask, Veil, VeilError, VeiledImage};
 use edgeveil_wire::{DeviceName, EventKind, ImageMeta, MAX_IMAGE_BYTES, Name};
 use std::{
     sync::Arc,
@@ -22,6 +22,8 @@ pub struct CameraView {
     pub name: Name,
     /// JPEG quality, 1 to 100.
     pub quality: u8,
+    /// Covered in each of its frames.
+    pub masks: Vec<Mask>,
 }
 
 /// What the thread needs.
@@ -92,14 +94,21 @@ impl Covers {
         }
         let first = since.is_none();
         let settings = &vision.veil.settings;
-        match Veil::open(settings) {
-            Ok(veil) => {
+        let of_each = |veil: Veil| {
+            let of = |camera: &CameraView| {
+                let mut veil = veil.another();
+                veil.set_masks(camera.masks.clone()).map(|()| veil)
+            };
+            vision.cameras.iter().map(of).collect::<Result<Vec<Veil>, VeilError>>()
+        };
+        match Veil::open(settings).and_then(of_each) {
+            Ok(veils) => {
                 vision.state.solved("veil");
                 if !first {
                     vision.records.event(EventKind::VeilBack, None, "faces are covered again".to_owned());
                 }
                 tracing::info!(model = %settings.model.display(), "veil ready");
-                *self = Self::Open(vision.cameras.iter().map(|_| veil.another()).collect());
+                *self = Self::Open(veils);
             }
             Err(error) => {
                 if first {
@@ -134,7 +143,7 @@ enum Failure {
 
 impl Vision {
     fn keep(&mut self, camera: usize, image: &VeiledImage, cover: String, moment: Moment) {
-        let CameraView { name, quality } = &self.cameras[camera];
+        let CameraView { name, quality, .. } = &self.cameras[camera];
         let faces = image.faces().len() as u32;
         let meta = ImageMeta {
             stamp: self.numbers.stamp(moment),

@@ -14,6 +14,7 @@ mod tract;
 mod yunet;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use crate::geometry::{Detection, Rect, suppress};
 use crate::settings::Plan;
@@ -53,7 +54,7 @@ impl Detector {
     pub fn open(settings: &Settings) -> Result<Detector, VeilError> {
         let open = |path: &std::path::Path, kind: ModelKind| {
             let bytes = model::read(path, kind)?;
-            guarded(|| Network::open(&bytes, kind, settings.engine))
+            guarded(|| Network::open(&bytes, kind, settings.engine, settings.threads as usize))
                 .map_err(|reason| VeilError::ModelRefused { kind, reason })
         };
         let plan = settings.plan();
@@ -70,15 +71,31 @@ impl Detector {
         Ok(Detector { plan, networks, scaler: Scaler::new() })
     }
 
-    /// Boxes of at least this strength (1 is what a face needs). `hints` are places where a face is likely.
-    pub fn detect(&mut self, frame: &Frame, hints: &[Rect], least: f32) -> Result<Found, VeilError> {
-        guarded(|| self.look(frame, hints, least)).map_err(VeilError::Detection)
+    /// Boxes of at least this strength (1 is what a face needs). `hints` are places where a face is likely. When the
+    /// deadline has passed, the search ends with the next network that would have to run.
+    pub fn detect(
+        &mut self,
+        frame: &Frame,
+        hints: &[Rect],
+        least: f32,
+        deadline: Instant,
+    ) -> Result<Found, VeilError> {
+        guarded(|| self.look(frame, hints, least, deadline)).map_err(VeilError::Detection)
     }
 
-    fn look(&mut self, frame: &Frame, hints: &[Rect], least: f32) -> Result<Found, String> {
+    fn look(
+        &mut self,
+        frame: &Frame,
+        hints: &[Rect],
+        least: f32,
+        deadline: Instant,
+    ) -> Result<Found, String> {
         let (width, height) = (frame.width(), frame.height());
         let Detector { plan, networks, scaler } = self;
         let mut see = |network: &mut Network, fit: &Fit, least: f32| -> Result<Vec<Detection>, String> {
+            if Instant::now() > deadline {
+                return Err("it took too long".into());
+            }
             let mut found = network.look(scaler.scale(frame, fit)?, fit.input, least)?;
             found.iter_mut().for_each(|d| d.rect = fit.back(&d.rect));
             Ok(suppress(found, OVERLAP))
@@ -93,17 +110,19 @@ impl Detector {
             (Networks::Both { yunet, centerface }, Plan::Cascade(cascade)) => {
                 let long_side = cascade.long_side(width, height);
                 let scale = width.max(height) as f32 / long_side as f32;
-                let whole = Fit::whole(width, height, long_side);
-                let mut proposed = see(yunet, &whole, cascade.doubtful)?;
-                proposed.truncate(MOST);
+                let views = regions::views(width, height, long_side);
+                let mut proposed = Vec::new();
+                for view in &views {
+                    proposed.extend(see(yunet, view, cascade.doubtful)?.into_iter().take(MOST));
+                }
+                if views.len() > 1 {
+                    proposed = suppress(proposed, OVERLAP);
+                }
                 let (sure, doubtful): (Vec<_>, Vec<_>) =
                     proposed.into_iter().partition(|d| d.score >= cascade.sure);
                 let boxes = doubtful.iter().map(|d| d.rect).chain(hints.iter().copied());
-                let parts = if cascade.whole {
-                    vec![whole]
-                } else {
-                    regions::regions(width, height, boxes, long_side)
-                };
+                let parts =
+                    if cascade.whole { views } else { regions::regions(width, height, boxes, long_side) };
                 let mut faces = sure;
                 faces.iter_mut().for_each(|d| d.strength = SURE + d.score);
                 for part in parts {

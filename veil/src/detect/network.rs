@@ -41,13 +41,17 @@ impl<'a> Channel<'a> {
 }
 
 impl Network {
-    pub fn open(bytes: &[u8], kind: ModelKind, engine: Engine) -> Result<Network, String> {
+    pub fn open(bytes: &[u8], kind: ModelKind, engine: Engine, threads: usize) -> Result<Network, String> {
         let isa = Isa::best();
         let how = match (engine.resolved(), kind) {
             (Engine::Tract, _) => How::Tract(Tract::open(bytes)?),
-            (_, ModelKind::YuNet) => How::YuNet(Arc::new(net::YuNet::load(bytes)?), Box::default(), isa),
+            (_, ModelKind::YuNet) => {
+                let buffers = Box::new(net::YuNetBuffers::new(threads));
+                How::YuNet(Arc::new(net::YuNet::load(bytes)?), buffers, isa)
+            }
             (_, ModelKind::CenterFace) => {
-                How::CenterFace(Arc::new(net::CenterFace::load(bytes)?), Box::default(), isa)
+                let buffers = Box::new(net::CenterFaceBuffers::new(threads));
+                How::CenterFace(Arc::new(net::CenterFace::load(bytes)?), buffers, isa)
             }
         };
         Ok(Network { kind, how })

@@ -16,6 +16,32 @@ struct Level {
     parts: Vec<Rect>,
 }
 
+/// The longest side of what a network is given at once: memory grows with its square.
+const MOST_AT_ONCE: u32 = 1280;
+/// Sides of a tile at most, and how far neighbours overlap at least: a face that is cut by one tile's edge lies whole in
+/// the next one, or is so large that it is found in the whole frame.
+const TILE: f32 = 960.0;
+const OVERLAP: f32 = 128.0;
+
+/// What is looked at in any case: the whole frame, and tiles of it where that is larger than a network is given at once.
+pub(super) fn views(width: u32, height: u32, long_side: u32) -> Vec<Fit> {
+    let mut views = vec![Fit::whole(width, height, long_side.min(MOST_AT_ONCE))];
+    if long_side > MOST_AT_ONCE {
+        let scale = long_side as f32 / width.max(height) as f32;
+        let (w, h) = (width as f32 * scale, height as f32 * scale);
+        let along = |length: f32| -> Vec<(f32, f32)> {
+            let tiles = ((length - OVERLAP) / (TILE - OVERLAP)).ceil().max(1.0);
+            let tile = ((length + (tiles - 1.0) * OVERLAP) / tiles).min(length);
+            let step = if tiles > 1.0 { (length - tile) / (tiles - 1.0) } else { 0.0 };
+            (0..tiles as u32).map(|i| (i as f32 * step, tile)).collect()
+        };
+        for (y, th) in along(h) {
+            views.extend(along(w).iter().map(|&(x, tw)| fit(&Rect { x, y, w: tw, h: th }, w, h, scale)));
+        }
+    }
+    views
+}
+
 /// Parts of a frame that hold these boxes; `long_side` is the frame's at the finest scale.
 pub(super) fn regions(
     width: u32,
@@ -77,7 +103,8 @@ fn join(parts: &mut Vec<Rect>) {
         'pairs: for i in 0..parts.len() {
             for j in i + 1..parts.len() {
                 let both = parts[i].hull(&parts[j]);
-                if cost(&both) <= cost(&parts[i]) + cost(&parts[j]) + EACH {
+                let bounded = both.w.max(both.h) <= MOST_AT_ONCE as f32;
+                if bounded && cost(&both) <= cost(&parts[i]) + cost(&parts[j]) + EACH {
                     parts[i] = both;
                     parts.swap_remove(j);
                     again = true;
@@ -132,6 +159,38 @@ mod tests {
             assert!(scaled <= 64.5, "{scaled}");
         }
         assert!(regions(640, 480, [rect(700.0, 0.0, 20.0, 20.0)].into_iter(), 640).is_empty());
+    }
+
+    #[test]
+    fn tiles_hold_all_of_a_large_frame_and_stay_small() {
+        assert_eq!(views(1920, 1080, 960), [Fit::whole(1920, 1080, 960)]);
+        for (width, height, long_side) in
+            [(3840, 2160, 3840), (4000, 3000, 2016), (9000, 40, 8192), (40, 5000, 4992)]
+        {
+            let tiles = &views(width, height, long_side)[1..];
+            assert!(!tiles.is_empty());
+            for Fit { input: (w, h), part } in tiles {
+                assert!(w.is_multiple_of(32) && h.is_multiple_of(32) && *w <= 1280 && *h <= 1280);
+                assert!(part.x >= 0.0 && part.x + part.w <= width as f32 + 0.5, "{part:?}");
+                assert!(part.y >= 0.0 && part.y + part.h <= height as f32 + 0.5, "{part:?}");
+            }
+            // A face of 100 pixels of the input, wherever it is, lies whole in one of them.
+            let face = 100.0 * width.max(height) as f32 / long_side as f32;
+            let steps =
+                |length: u32| (0..=40).map(move |i| i as f32 / 40.0 * (length as f32 - face).max(0.0));
+            for x in steps(width) {
+                for y in steps(height) {
+                    let (right, bottom) = ((x + face).min(width as f32), (y + face).min(height as f32));
+                    let holds = |Fit { part, .. }: &Fit| {
+                        part.x <= x + 0.5
+                            && part.y <= y + 0.5
+                            && part.x + part.w >= right - 0.5
+                            && part.y + part.h >= bottom - 0.5
+                    };
+                    assert!(tiles.iter().any(holds), "{width}x{height}: {x},{y}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::first::First;
 use super::layers::{Chain, Dense, Enlarge, Scratch, Single, Then};
 use super::map::Map;
 use super::onnx::{Conv, convolutions};
-use super::simd::{Isa, run};
+use super::simd::Isa;
 use super::weights::{Colours, Depthwise, Pointwise, Stem, Taps};
 
 /// MobileNetV2's stages after the first block: expansion, channels, blocks, stride of the first.
@@ -35,14 +35,26 @@ pub(crate) struct CenterFace {
 }
 
 /// The maps of one input size.
-#[derive(Default)]
 pub(crate) struct Buffers {
     current: Map,
     next: Map,
     taps: [Map; 3],
-    scratch: Scratch,
+    /// One for each thread.
+    scratch: Vec<Scratch>,
     /// Score, logarithms of height and width, offsets down and right: five channels at a quarter of the input.
     pub(crate) output: Map,
+}
+
+impl Buffers {
+    pub fn new(threads: usize) -> Buffers {
+        Buffers {
+            current: Map::default(),
+            next: Map::default(),
+            taps: Default::default(),
+            scratch: super::scratch(threads),
+            output: Map::default(),
+        }
+    }
 }
 
 impl CenterFace {
@@ -90,37 +102,34 @@ impl CenterFace {
     /// Packed RGB, both sides multiples of 32.
     pub fn forward<'a>(&self, isa: Isa, rgb: &[u8], width: usize, b: &'a mut Buffers) -> &'a Map {
         let Buffers { current, next, taps, scratch, output } = b;
-        run(isa, First { rgb, width, output: current, layer: &self.stem, scratch });
+        First { rgb, width, layer: &self.stem }.compute(isa, current, scratch);
         for block in &self.blocks {
-            run(
-                isa,
-                Chain {
-                    input: current,
-                    output: next,
-                    expand: block.expand.as_ref().map(|layer| (layer, Then::Relu)),
-                    depthwise: (&block.depthwise, Then::Relu),
-                    stride: block.stride,
-                    project: Some(&block.project),
-                    residual: block.residual,
-                    pool: false,
-                    scratch,
-                },
-            );
+            let chain = Chain {
+                input: current,
+                expand: block.expand.as_ref().map(|layer| (layer, Then::Relu)),
+                depthwise: (&block.depthwise, Then::Relu),
+                stride: block.stride,
+                project: Some(&block.project),
+                residual: block.residual,
+                pool: false,
+            };
+            chain.compute(isa, next, scratch);
             std::mem::swap(current, next);
             if let Some(tap) = block.tap {
                 // Its lateral connection is all that the pyramid wants of it.
                 let (_, lateral) = &self.pyramid[TAPS.len() - 1 - tap];
-                run(isa, Single { input: current, output: &mut taps[tap], layer: lateral, then: Then::Relu });
+                let single = Single { input: current, layer: lateral, then: Then::Relu };
+                single.compute(isa, &mut taps[tap], scratch);
             }
         }
-        run(isa, Single { input: current, output: next, layer: &self.top, then: Then::Relu });
+        Single { input: current, layer: &self.top, then: Then::Relu }.compute(isa, next, scratch);
         let mut coarse: &Map = next;
         for ((enlarge, _), fine) in self.pyramid.iter().zip(taps.iter_mut().rev()) {
-            run(isa, Enlarge { input: coarse, onto: fine, layer: enlarge, scratch });
+            Enlarge { input: coarse, layer: enlarge }.compute(isa, fine, scratch);
             coarse = fine;
         }
-        run(isa, Dense { input: coarse, output: current, layer: &self.smooth, scratch });
-        run(isa, Single { input: current, output, layer: &self.head, then: Then::Keep });
+        Dense { input: coarse, layer: &self.smooth }.compute(isa, current, scratch);
+        Single { input: current, layer: &self.head, then: Then::Keep }.compute(isa, output, scratch);
         super::sigmoid(output.numbers_mut(), 0);
         output
     }

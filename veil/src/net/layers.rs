@@ -3,8 +3,8 @@
 
 #![allow(clippy::needless_range_loop, reason = "loops over registers: an index says which")]
 
-use super::map::{Block, Map, Rows, RowsMut};
-use super::simd::{Job, LANES, Simd, Tiles};
+use super::map::{Band, BandFrom, Block, Map, Rows, RowsMut, Target};
+use super::simd::{Isa, Job, LANES, Simd, Tiles, run};
 use super::weights::{Depthwise, Pointwise, Taps};
 
 /// What is done to a sum before it is stored.
@@ -34,6 +34,35 @@ pub(super) fn room<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) -> &mut 
         buffer.resize(len, T::default());
     }
     &mut buffer[..len]
+}
+
+/// Blocks of a map under which another thread costs more than it saves.
+const WORTH_A_THREAD: usize = 2048;
+
+/// Computes a map, in as many bands (of a multiple of `step` rows) as there are scratch buffers, each on a thread of its own.
+pub(super) fn in_bands<'a, J: Job + Send>(
+    isa: Isa,
+    output: &'a mut Map,
+    step: usize,
+    scratch: &'a mut [Scratch],
+    job: impl Fn(Band<'a>, &'a mut Scratch) -> J,
+) {
+    let worth = output.cells().len() / WORTH_A_THREAD;
+    let n = scratch.len().min(output.height / step).min(worth);
+    if n <= 1 {
+        return run(isa, job(output.band(), &mut scratch[0]));
+    }
+    std::thread::scope(|scope| {
+        let mut jobs =
+            output.bands(n, step).into_iter().zip(scratch).map(|(band, scratch)| job(band, scratch));
+        let own = jobs.next();
+        for job in jobs {
+            scope.spawn(move || run(isa, job));
+        }
+        if let Some(job) = own {
+            run(isa, job);
+        }
+    });
 }
 
 // ---------------------------------------------------------------------------------------------- 1x1
@@ -95,19 +124,18 @@ fn start<S: Simd, const P: usize, const B: usize>(s: S, bias: &[Block]) -> [[S::
 }
 
 #[inline(always)]
-fn store<S: Simd, const P: usize, const B: usize>(
+fn store<S: Simd, T: Target, const P: usize, const B: usize>(
     s: S,
     acc: &[[S::Block; B]; P],
     then: Then,
     plus: Option<Rows<'_>>,
-    out: &mut RowsMut<'_>,
+    out: &mut T,
     at: usize,
     first: usize,
 ) {
     let floor = s.splat(then.floor());
     for b in 0..B {
-        let to = out.at + at + (first + b) * out.plane;
-        let cells: &mut [Block; P] = out.data[to..to + P].first_chunk_mut().expect("P blocks");
+        let cells: &mut [Block; P] = out.cells(first + b, at);
         if let Some(plus) = plus {
             let from = plus.at + at + (first + b) * plus.plane;
             let more: &[Block; P] = plus.data[from..from + P].first_chunk().expect("P blocks");
@@ -124,14 +152,14 @@ fn store<S: Simd, const P: usize, const B: usize>(
 
 /// `P` pixels from `at` on, all outputs.
 #[inline(always)]
-fn tile<S: Simd, const P: usize>(
+fn tile<S: Simd, T: Target, const P: usize>(
     s: S,
     x: Rows<'_>,
     at: usize,
     layer: &Pointwise,
     then: Then,
     plus: Option<Rows<'_>>,
-    out: &mut RowsMut<'_>,
+    out: &mut T,
 ) {
     macro_rules! blocks {
         ($n:literal, $first:expr) => {{
@@ -160,24 +188,24 @@ fn tile<S: Simd, const P: usize>(
 
 /// A 1x1 convolution of `n` pixels that lie side by side. The last tile may do some pixels again.
 #[inline(always)]
-fn pointwise<S: Simd>(
+fn pointwise<S: Simd, T: Target>(
     s: S,
     x: Rows<'_>,
     n: usize,
     layer: &Pointwise,
     then: Then,
     plus: Option<Rows<'_>>,
-    out: &mut RowsMut<'_>,
+    out: &mut T,
 ) {
     macro_rules! tiles {
         ($p:literal) => {{
             let mut at = 0;
             while at + $p <= n {
-                tile::<S, $p>(s, x, at, layer, then, plus, out);
+                tile::<S, T, $p>(s, x, at, layer, then, plus, out);
                 at += $p;
             }
             if at < n && n >= $p {
-                tile::<S, $p>(s, x, n - $p, layer, then, plus, out);
+                tile::<S, T, $p>(s, x, n - $p, layer, then, plus, out);
                 at = n;
             }
             at
@@ -189,7 +217,7 @@ fn pointwise<S: Simd>(
         Tiles::Narrow => tiles!(3),
     };
     for at in done..n {
-        tile::<S, 1>(s, x, at, layer, then, plus, out);
+        tile::<S, T, 1>(s, x, at, layer, then, plus, out);
     }
 }
 
@@ -254,48 +282,54 @@ fn depthwise_row<S: Simd, const STRIDE: usize, const Q: usize, const SPAN: usize
 // ---------------------------------------------------------------------------------------------- blocks
 
 /// [1x1 ->] 3x3 by channel [-> 1x1] [+ input] [-> 2x2 maximum], row by row.
+#[derive(Clone, Copy)]
 pub(super) struct Chain<'a> {
     pub input: &'a Map,
-    pub output: &'a mut Map,
     pub expand: Option<(&'a Pointwise, Then)>,
     pub depthwise: (&'a Depthwise, Then),
     pub stride: usize,
     pub project: Option<&'a Pointwise>,
     pub residual: bool,
     pub pool: bool,
-    pub scratch: &'a mut Scratch,
 }
 
-impl Job for Chain<'_> {
+impl<'a> Chain<'a> {
+    pub fn compute(self, isa: Isa, output: &'a mut Map, scratch: &'a mut [Scratch]) {
+        let (h, w) = (self.input.height / self.stride, self.input.width / self.stride);
+        let blocks = self.project.map_or(self.depthwise.0.bias.len(), Pointwise::blocks);
+        let shrink = if self.pool { 2 } else { 1 };
+        output.shape(h / shrink, w / shrink, blocks);
+        in_bands(isa, output, 1, scratch, |out, scratch| ChainBand { chain: self, out, scratch });
+    }
+}
+
+struct ChainBand<'a> {
+    chain: Chain<'a>,
+    out: Band<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Job for ChainBand<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Chain {
-            input,
-            output,
-            expand,
-            depthwise: (middle, then),
-            stride,
-            project,
-            residual,
-            pool,
+        let ChainBand {
+            chain: Chain { input, expand, depthwise: (middle, then), stride, project, residual, pool },
+            mut out,
             scratch,
         } = self;
         let (h, w) = (input.height, input.width);
-        let (oh, ow) = (h / stride, w / stride);
+        let ow = w / stride;
         let blocks = middle.bias.len();
-        if pool {
-            output.shape(oh / 2, ow / 2, blocks);
-        } else {
-            output.shape(oh, ow, project.map_or(blocks, Pointwise::blocks));
-        }
         // Three rows with borders, and a row of zeros above and below the picture.
         let padded = w + 2;
         let slot = blocks * padded;
         let ring = room(&mut scratch.ring, 4 * slot);
         ring.fill([0.0; LANES]);
         let line = room(&mut scratch.line, 2 * blocks * ow);
-        let mut filled = 0;
-        for y in 0..oh {
+        let shrink = if pool { 2 } else { 1 };
+        let rows = out.first * shrink..(out.first + out.rows) * shrink;
+        let mut filled = (rows.start * stride).saturating_sub(1);
+        for y in rows {
             while filled < h && filled <= y * stride + 1 {
                 let at = filled % 3 * slot;
                 let from = Rows { data: &input.data, at: filled * w, plane: input.plane() };
@@ -315,26 +349,21 @@ impl Job for Chain<'_> {
                 &ring[y.map_or(3, |y| y % 3) * slot + b * padded..][..padded]
             };
             let half = if pool { y % 2 * blocks * ow } else { 0 };
-            let plane = output.height * output.width;
             for b in 0..blocks {
-                let out = if project.is_some() || pool {
-                    &mut line[half + b * ow..][..ow]
-                } else {
-                    &mut output.data[b * plane + y * ow..][..ow]
-                };
+                let to =
+                    if project.is_some() || pool { &mut line[half + b * ow..][..ow] } else { out.row(b, y) };
                 let rows = [row(0, b), row(1, b), row(2, b)];
-                depthwise(s, rows, stride, &middle.taps[b], &middle.bias[b], then, out);
+                depthwise(s, rows, stride, &middle.taps[b], &middle.bias[b], then, to);
             }
             if let Some(layer) = project {
                 let plus = residual.then_some(Rows { data: &input.data, at: y * w, plane: input.plane() });
-                let mut out = RowsMut { data: &mut output.data, at: y * ow, plane };
+                let mut out = BandFrom { band: &mut out, y };
                 pointwise(s, Rows { data: line, at: 0, plane: ow }, ow, layer, Then::Keep, plus, &mut out);
             }
             if pool && y % 2 == 1 {
                 let (upper, lower) = line.split_at(blocks * ow);
                 for b in 0..blocks {
-                    let out = &mut output.data[b * plane + y / 2 * (ow / 2)..][..ow / 2];
-                    larger_of_four(s, &upper[b * ow..][..ow], &lower[b * ow..][..ow], out);
+                    larger_of_four(s, &upper[b * ow..][..ow], &lower[b * ow..][..ow], out.row(b, y / 2));
                 }
             }
         }
@@ -373,47 +402,68 @@ impl Job for Pool<'_> {
 }
 
 /// A 1x1 convolution by itself.
+#[derive(Clone, Copy)]
 pub(super) struct Single<'a> {
     pub input: &'a Map,
-    pub output: &'a mut Map,
     pub layer: &'a Pointwise,
     pub then: Then,
 }
 
-impl Job for Single<'_> {
+impl<'a> Single<'a> {
+    pub fn compute(self, isa: Isa, output: &'a mut Map, scratch: &'a mut [Scratch]) {
+        output.shape(self.input.height, self.input.width, self.layer.blocks());
+        in_bands(isa, output, 1, scratch, |out, _| SingleBand { single: self, out });
+    }
+}
+
+struct SingleBand<'a> {
+    single: Single<'a>,
+    out: Band<'a>,
+}
+
+impl Job for SingleBand<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Single { input, output, layer, then } = self;
-        output.shape(input.height, input.width, layer.blocks());
-        let n = input.plane();
-        let mut out = RowsMut { data: &mut output.data, at: 0, plane: n };
-        pointwise(s, Rows { data: &input.data, at: 0, plane: n }, n, layer, then, None, &mut out);
+        let SingleBand { single: Single { input, layer, then }, mut out } = self;
+        let (y, n) = (out.first, out.rows * out.width);
+        let from = Rows { data: &input.data, at: y * out.width, plane: input.plane() };
+        pointwise(s, from, n, layer, then, None, &mut BandFrom { band: &mut out, y });
     }
 }
 
 /// Adds the positive part of a transposed convolution to a map of twice the size.
+#[derive(Clone, Copy)]
 pub(super) struct Enlarge<'a> {
     pub input: &'a Map,
-    pub onto: &'a mut Map,
     pub layer: &'a Taps,
-    pub scratch: &'a mut Scratch,
 }
 
-impl Job for Enlarge<'_> {
+impl<'a> Enlarge<'a> {
+    pub fn compute(self, isa: Isa, onto: &'a mut Map, scratch: &'a mut [Scratch]) {
+        in_bands(isa, onto, 2, scratch, |onto, scratch| EnlargeBand { enlarge: self, onto, scratch });
+    }
+}
+
+struct EnlargeBand<'a> {
+    enlarge: Enlarge<'a>,
+    onto: Band<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Job for EnlargeBand<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Enlarge { input, onto, layer, scratch } = self;
+        let EnlargeBand { enlarge: Enlarge { input, layer }, mut onto, scratch } = self;
         let (h, w) = (input.height, input.width);
         let blocks = layer.taps[0].blocks();
         let line = room(&mut scratch.line, blocks * w);
-        for y in 0..h {
+        for y in onto.first / 2..(onto.first + onto.rows) / 2 {
             for (t, tap) in layer.taps.iter().enumerate() {
                 let from = Rows { data: &input.data, at: y * w, plane: h * w };
                 let mut to = RowsMut { data: line, at: 0, plane: w };
                 pointwise(s, from, w, tap, Then::Relu, None, &mut to);
                 for b in 0..blocks {
-                    let row = &mut onto.data[(b * 2 * h + 2 * y + t / 2) * 2 * w..][..2 * w];
-                    let (pairs, _) = row.as_chunks_mut::<2>();
+                    let (pairs, _) = onto.row(b, 2 * y + t / 2).as_chunks_mut::<2>();
                     for (pair, add) in pairs.iter_mut().zip(&line[b * w..][..w]) {
                         let cell = &mut pair[t % 2];
                         s.store(s.add(s.load(cell), s.load(add)), cell);
@@ -450,27 +500,39 @@ impl Job for Spread<'_> {
 }
 
 /// A 3x3 convolution of all channels, then ReLU.
+#[derive(Clone, Copy)]
 pub(super) struct Dense<'a> {
     pub input: &'a Map,
-    pub output: &'a mut Map,
     pub layer: &'a Taps,
-    pub scratch: &'a mut Scratch,
 }
 
-impl Job for Dense<'_> {
+impl<'a> Dense<'a> {
+    pub fn compute(self, isa: Isa, output: &'a mut Map, scratch: &'a mut [Scratch]) {
+        output.shape(self.input.height, self.input.width, self.layer.taps[0].blocks());
+        in_bands(isa, output, 1, scratch, |out, scratch| DenseBand { dense: self, out, scratch });
+    }
+}
+
+struct DenseBand<'a> {
+    dense: Dense<'a>,
+    out: Band<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Job for DenseBand<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Dense { input, output, layer, scratch } = self;
+        let DenseBand { dense: Dense { input, layer }, mut out, scratch } = self;
         let (h, w) = (input.height, input.width);
         let first = &layer.taps[0];
         let (inputs, blocks) = (first.inputs.div_ceil(LANES), first.blocks());
-        output.shape(h, w, blocks);
         let padded = w + 2;
         let slot = inputs * padded;
         let ring = room(&mut scratch.ring, 4 * slot);
         ring.fill([0.0; LANES]);
-        let mut filled = 0;
-        for y in 0..h {
+        let rows = out.first..out.first + out.rows;
+        let mut filled = rows.start.saturating_sub(1);
+        for y in rows {
             while filled < h && filled <= y + 1 {
                 for b in 0..inputs {
                     let row = &input.data[(b * h + filled) * w..][..w];
@@ -483,17 +545,17 @@ impl Job for Dense<'_> {
                 y.map_or(3, |y| y % 3) * slot
             };
             let rows = [at(0), at(1), at(2)];
-            let mut out = RowsMut { data: &mut output.data, at: y * w, plane: h * w };
+            let mut out = BandFrom { band: &mut out, y };
             macro_rules! tiles {
                 ($p:literal, $b:literal) => {{
                     let mut x = 0;
                     while x < w {
                         let from = if w >= $p { x.min(w - $p) } else { x };
                         if w >= $p {
-                            dense_tile::<S, $p, $b>(s, ring, rows, padded, from, layer, &mut out);
+                            dense_tile::<S, _, $p, $b>(s, ring, rows, padded, from, layer, &mut out);
                             x = from + $p;
                         } else {
-                            dense_tile::<S, 1, $b>(s, ring, rows, padded, from, layer, &mut out);
+                            dense_tile::<S, _, 1, $b>(s, ring, rows, padded, from, layer, &mut out);
                             x += 1;
                         }
                     }
@@ -510,14 +572,14 @@ impl Job for Dense<'_> {
 }
 
 #[inline(always)]
-fn dense_tile<S: Simd, const P: usize, const B: usize>(
+fn dense_tile<S: Simd, T: Target, const P: usize, const B: usize>(
     s: S,
     ring: &[Block],
     rows: [usize; 3],
     padded: usize,
     at: usize,
     layer: &Taps,
-    out: &mut RowsMut<'_>,
+    out: &mut T,
 ) {
     let mut first = 0;
     while first + B <= layer.taps[0].blocks() {

@@ -62,8 +62,79 @@ pub(super) struct Rows<'a> {
     pub plane: usize,
 }
 
+/// Where the results of a 1x1 convolution go.
+pub(super) trait Target {
+    /// `P` pixels of a block's row, from pixel `at` on.
+    fn cells<const P: usize>(&mut self, block: usize, at: usize) -> &mut [Block; P];
+}
+
 pub(super) struct RowsMut<'a> {
     pub data: &'a mut [Block],
     pub at: usize,
     pub plane: usize,
+}
+
+impl Target for RowsMut<'_> {
+    #[inline(always)]
+    fn cells<const P: usize>(&mut self, block: usize, at: usize) -> &mut [Block; P] {
+        let from = self.at + at + block * self.plane;
+        self.data[from..from + P].first_chunk_mut().expect("P blocks")
+    }
+}
+
+/// Most blocks of a map that is written in bands: CenterFace has up to 320 channels.
+const MOST_BLOCKS: usize = 20;
+
+/// The same rows of all planes of a map: what one thread writes.
+pub(super) struct Band<'a> {
+    planes: [&'a mut [Block]; MOST_BLOCKS],
+    pub first: usize,
+    pub rows: usize,
+    pub width: usize,
+}
+
+impl Band<'_> {
+    #[inline(always)]
+    pub fn row(&mut self, block: usize, y: usize) -> &mut [Block] {
+        &mut self.planes[block][(y - self.first) * self.width..][..self.width]
+    }
+}
+
+/// A band from one of its rows on.
+pub(super) struct BandFrom<'a, 'b> {
+    pub band: &'a mut Band<'b>,
+    pub y: usize,
+}
+
+impl Target for BandFrom<'_, '_> {
+    #[inline(always)]
+    fn cells<const P: usize>(&mut self, block: usize, at: usize) -> &mut [Block; P] {
+        let from = (self.y - self.band.first) * self.band.width + at;
+        self.band.planes[block][from..from + P].first_chunk_mut().expect("P blocks")
+    }
+}
+
+impl Map {
+    /// All of it.
+    pub(super) fn band(&mut self) -> Band<'_> {
+        let (rows, width, plane) = (self.height, self.width, self.plane());
+        let mut planes = self.cells_mut().chunks_exact_mut(plane);
+        Band { planes: std::array::from_fn(|_| planes.next().unwrap_or_default()), first: 0, rows, width }
+    }
+
+    /// `n` bands, each of a multiple of `step` rows.
+    pub(super) fn bands(&mut self, n: usize, step: usize) -> Vec<Band<'_>> {
+        let (height, width, plane) = (self.height, self.width, self.plane());
+        let cut = |i: usize| height / step * i / n * step;
+        let mut bands: Vec<Band> = (0..n)
+            .map(|i| Band { planes: Default::default(), first: cut(i), rows: cut(i + 1) - cut(i), width })
+            .collect();
+        for (block, mut rest) in self.cells_mut().chunks_exact_mut(plane).enumerate() {
+            for band in &mut bands {
+                let (own, others) = rest.split_at_mut(band.rows * width);
+                (band.planes[block], rest) = (own, others);
+            }
+        }
+        bands
+    }
 }

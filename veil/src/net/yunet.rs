@@ -41,16 +41,30 @@ pub(crate) struct YuNet {
 }
 
 /// The maps of one input size.
-#[derive(Default)]
 pub(crate) struct Buffers {
     a: Map,
     b: Map,
     eighth: Map,
     sixteenth: Map,
     thirty_second: Map,
-    scratch: Scratch,
+    /// One for each thread.
+    scratch: Vec<Scratch>,
     /// Class, box (4) and objectness, at an eighth, a sixteenth and a thirty-second of the input.
     pub(crate) outputs: [Map; 3],
+}
+
+impl Buffers {
+    pub fn new(threads: usize) -> Buffers {
+        Buffers {
+            a: Map::default(),
+            b: Map::default(),
+            eighth: Map::default(),
+            sixteenth: Map::default(),
+            thirty_second: Map::default(),
+            scratch: super::scratch(threads),
+            outputs: Default::default(),
+        }
+    }
 }
 
 impl YuNet {
@@ -83,11 +97,11 @@ impl YuNet {
     /// Packed RGB, both sides multiples of 32.
     pub fn forward<'a>(&self, isa: Isa, rgb: &[u8], width: usize, buffers: &'a mut Buffers) -> &'a [Map; 3] {
         let Buffers { a, b, eighth, sixteenth, thirty_second, scratch, outputs } = buffers;
-        let pair = |i: usize, input: &Map, output: &mut Map, pool: bool, scratch: &mut Scratch| {
+        let pair = |i: usize, input: &Map, output: &mut Map, pool: bool, scratch: &mut [Scratch]| {
             chain(isa, &self.body[i], Then::Relu, input, output, pool, scratch);
         };
         let pool = |input: &Map, output: &mut Map| run(isa, Pool { input, output, blocks: CHANNELS / 16 });
-        run(isa, First { rgb, width, output: b, layer: &self.stem, scratch });
+        First { rgb, width, layer: &self.stem }.compute(isa, b, scratch);
         pair(0, b, a, true, scratch);
         pair(1, a, b, false, scratch);
         pair(2, b, a, false, scratch);
@@ -124,20 +138,16 @@ fn chain(
     input: &Map,
     output: &mut Map,
     pool: bool,
-    scratch: &mut Scratch,
+    scratch: &mut [Scratch],
 ) {
-    run(
-        isa,
-        Chain {
-            input,
-            output,
-            expand: Some((&pair.pointwise, Then::Keep)),
-            depthwise: (&pair.depthwise, then),
-            stride: 1,
-            project: None,
-            residual: false,
-            pool,
-            scratch,
-        },
-    );
+    let chain = Chain {
+        input,
+        expand: Some((&pair.pointwise, Then::Keep)),
+        depthwise: (&pair.depthwise, then),
+        stride: 1,
+        project: None,
+        residual: false,
+        pool,
+    };
+    chain.compute(isa, output, scratch);
 }

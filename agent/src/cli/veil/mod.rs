@@ -1,5 +1,7 @@
 //! `edgeveil-agent veil`
 
+mod video;
+
 use super::Failure;
 use anyhow::{Context, anyhow, bail};
 use edgeveil_veil::{Cover, Frame, Limits, ModelKind, Profile, Settings, Veil, VeiledImage};
@@ -7,19 +9,20 @@ use serde::Serialize;
 use std::{
     collections::HashSet,
     fs,
-    io::{BufWriter, IsTerminal, Write},
+    io::{BufWriter, IsTerminal, Read, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// JPEG or PNG pictures, or folders with such (not what lies in folders below them)
+    /// JPEG or PNG pictures, videos (when ffmpeg is installed), or folders with such (not what lies in folders below them)
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// Folder for the veiled copies, which keep their names; it is made when it is missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// File for a JSON line an image: file, width, height, faces
+    /// File for a JSON line an image: file, width, height, faces (and frame, from 0, in videos)
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Folder with the models, or the file of the one that is to be used alone [default: the models' folder]
@@ -40,6 +43,13 @@ pub struct Arguments {
     /// Longer side of the detector's input in pixels, a multiple of 32 (with one model)
     #[arg(long)]
     long_side: Option<u32>,
+    /// Longer side at which pictures are searched at most, for wide views with small faces (with both models)
+    #[arg(long)]
+    max_side: Option<u32>,
+    /// The pictures are the frames of one camera in this order: faces are held over frames in which they are missed, and
+    /// a frame without any change is not searched again
+    #[arg(long)]
+    sequence: bool,
     /// How far beyond the detected face is covered: 1.6 is 60 % larger in all
     #[arg(long)]
     margin: Option<f32>,
@@ -53,6 +63,8 @@ const LIMITS: Limits = Limits { max_bytes: 64 << 20, max_pixels: 100_000_000 };
 #[derive(Serialize)]
 struct Line<'a> {
     file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame: Option<u64>,
     width: u32,
     height: u32,
     faces: Vec<Face>,
@@ -70,52 +82,97 @@ pub fn veil(arguments: &Arguments) -> Result<(), Failure> {
     let mut veil = Veil::open(&settings(arguments))?;
     fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make folder {}", arguments.out.display()))?;
-    let mut report = match &arguments.report {
-        Some(path) => {
-            let file = fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            Some(BufWriter::new(file))
-        }
-        None => None,
-    };
-    let (images, mut failed) = pictures(&arguments.images);
-    let total = images.len() + failed;
-    let mut progress = Progress::new(images.len());
+    let mut report = Report::open(arguments.report.as_deref())?;
+    let (files, mut failed) = files(&arguments.images);
+    let total = files.len() + failed;
+    let mut progress = Progress::new(files.len());
     let mut names = HashSet::new();
-    for path in &images {
+    for path in &files {
         progress.next();
         // A second picture of the same name would take the first one's place.
         let fresh = path.file_name().is_none_or(|name| names.insert(name.to_owned()));
-        let image = if fresh {
-            one(&mut veil, path, arguments)
-        } else {
+        let done = if !fresh {
             Err(anyhow!("a picture of this name came before"))
+        } else if has_extension(path, VIDEOS) {
+            target(path, arguments).and_then(|out| {
+                let mut stream = veil.another();
+                video::veil(&mut stream, path, &out, |frame, image| {
+                    progress.frame(frame);
+                    report.add(path, Some(frame), image)
+                })
+            })
+        } else {
+            one(&mut veil, path, arguments).and_then(|image| report.add(path, None, &image))
         };
-        match image {
-            Ok(image) => {
-                if let Some(report) = &mut report {
-                    write_line(report, path, &image).context("cannot write the report")?;
-                }
+        if let Err(error) = done {
+            // A report that cannot be written ends it: what is reported is what was done.
+            if error.is::<NoReport>() {
+                return Err(error.into());
             }
-            Err(error) => {
-                failed += 1;
-                progress.clear();
-                eprintln!("edgeveil-agent: {}: {error:#}; no copy was written", path.display());
-            }
+            failed += 1;
+            progress.clear();
+            eprintln!("edgeveil-agent: {}: {error:#}; no copy was written", path.display());
         }
     }
     progress.clear();
-    if let Some(mut report) = report {
-        report.flush().context("cannot write the report")?;
-    }
+    report.close()?;
     if failed > 0 {
         return Err(anyhow!("{failed} of {total} pictures could not be veiled").into());
     }
     Ok(())
 }
 
-/// The pictures that are named and those in the folders that are named, in order, and how many of the folders could not
-/// be read.
-fn pictures(named: &[PathBuf]) -> (Vec<PathBuf>, usize) {
+const PICTURES: &[&str] = &["jpg", "jpeg", "png"];
+const VIDEOS: &[&str] = &["mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts"];
+
+fn has_extension(path: &Path, known: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| known.iter().any(|k| extension.eq_ignore_ascii_case(k)))
+}
+
+/// A JSON line an image.
+struct Report(Option<BufWriter<fs::File>>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the report: {0}")]
+struct NoReport(std::io::Error);
+
+impl Report {
+    fn open(path: Option<&Path>) -> anyhow::Result<Self> {
+        let create = |path: &Path| {
+            fs::File::create(path)
+                .with_context(|| format!("cannot write {}", path.display()))
+                .map(BufWriter::new)
+        };
+        Ok(Self(path.map(create).transpose()?))
+    }
+
+    fn add(&mut self, path: &Path, frame: Option<u64>, image: &VeiledImage) -> anyhow::Result<()> {
+        let Some(report) = &mut self.0 else { return Ok(()) };
+        let face = |face: &edgeveil_veil::Face| Face {
+            bounds: [face.x, face.y, face.width, face.height],
+            score: face.score,
+        };
+        let faces = image.faces().iter().map(face).collect();
+        let line = Line {
+            file: &path.to_string_lossy(),
+            frame,
+            width: image.width(),
+            height: image.height(),
+            faces,
+        };
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        Ok(report.write_all(&text).map_err(NoReport)?)
+    }
+
+    fn close(self) -> anyhow::Result<()> {
+        self.0.map_or(Ok(()), |mut report| Ok(report.flush().map_err(NoReport)?))
+    }
+}
+
+/// The pictures and videos that are named and those in the folders that are named, in order, and how many of the folders
+/// could not be read.
+fn files(named: &[PathBuf]) -> (Vec<PathBuf>, usize) {
     let mut found = Vec::new();
     let mut failed = 0;
     for path in named {
@@ -123,15 +180,12 @@ fn pictures(named: &[PathBuf]) -> (Vec<PathBuf>, usize) {
             found.push(path.clone());
             continue;
         }
-        let is_picture = |path: &Path| {
-            let known =
-                |e: &std::ffi::OsStr| ["jpg", "jpeg", "png"].iter().any(|k| e.eq_ignore_ascii_case(k));
-            path.extension().is_some_and(known) && path.is_file()
-        };
+        let is_wanted =
+            |path: &Path| (has_extension(path, PICTURES) || has_extension(path, VIDEOS)) && path.is_file();
         match fs::read_dir(path).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect()) {
             Ok(entries) => {
                 let mut entries: Vec<PathBuf> = entries;
-                entries.retain(|entry| is_picture(entry));
+                entries.retain(|entry| is_wanted(entry));
                 entries.sort();
                 found.append(&mut entries);
             }
@@ -164,6 +218,13 @@ impl Progress {
         }
     }
 
+    fn frame(&self, frame: u64) {
+        // Not each of them: a terminal may be slow.
+        if std::io::stderr().is_terminal() && frame % 25 == 24 {
+            eprint!("\r\x1b[K{} of {}, frame {}", self.done, self.total, frame + 1);
+        }
+    }
+
     fn clear(&self) {
         if self.shown {
             eprint!("\r\x1b[K");
@@ -184,20 +245,27 @@ fn settings(arguments: &Arguments) -> Settings {
     settings.cover = arguments.cover.unwrap_or(settings.cover);
     settings.threshold = arguments.threshold.unwrap_or(settings.threshold);
     settings.long_side = arguments.long_side.unwrap_or(settings.long_side);
+    // Nobody waits for a frame here, and a busy machine is no reason to leave a picture out.
+    settings.timeout = Duration::from_secs(600);
+    settings.max_side = arguments.max_side;
     settings.margin = arguments.margin.unwrap_or(settings.margin);
     settings
 }
 
-fn one(veil: &mut Veil, path: &Path, arguments: &Arguments) -> anyhow::Result<VeiledImage> {
-    let name = path.file_name().context("is no file")?;
-    let out = arguments.out.join(name);
+/// Where the copy of a file goes: under the same name, and never onto the file itself.
+fn target(path: &Path, arguments: &Arguments) -> anyhow::Result<PathBuf> {
+    let out = arguments.out.join(path.file_name().context("is no file")?);
     if out.canonicalize().is_ok_and(|out| path.canonicalize().is_ok_and(|path| path == out)) {
         bail!("--out is the folder it lies in; choose another one");
     }
-    let bytes = fs::read(path).context("cannot be read")?;
-    let image = veil.veil_still(Frame::decode(&bytes, &LIMITS)?)?;
-    let png = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
-    if png {
+    Ok(out)
+}
+
+fn one(veil: &mut Veil, path: &Path, arguments: &Arguments) -> anyhow::Result<VeiledImage> {
+    let out = target(path, arguments)?;
+    let frame = Frame::decode(&read(path)?, &LIMITS)?;
+    let image = if arguments.sequence { veil.veil(frame)? } else { veil.veil_still(frame)? };
+    if has_extension(path, &["png"]) {
         image::save_buffer(
             &out,
             image.pixels(),
@@ -213,17 +281,10 @@ fn one(veil: &mut Veil, path: &Path, arguments: &Arguments) -> anyhow::Result<Ve
     Ok(image)
 }
 
-fn write_line(report: &mut impl Write, path: &Path, image: &VeiledImage) -> anyhow::Result<()> {
-    let file = path.to_string_lossy();
-    let face = |face: &edgeveil_veil::Face| Face {
-        bounds: [face.x, face.y, face.width, face.height],
-        score: face.score,
-    };
-    let faces = image.faces().iter().map(face).collect();
-    serde_json::to_writer(
-        &mut *report,
-        &Line { file: &file, width: image.width(), height: image.height(), faces },
-    )?;
-    report.write_all(b"\n")?;
-    Ok(())
+/// No more of a file than a picture may have, and a byte that shows that it has more.
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).context("cannot be read")?;
+    file.take(LIMITS.max_bytes as u64 + 1).read_to_end(&mut bytes).context("cannot be read")?;
+    Ok(bytes)
 }
