@@ -83,7 +83,6 @@ impl Bridge {
         std::thread::spawn(move || sweeper.sweep(now));
         let catalog = Catalog::open(&settings.catalog).await?;
         readiness.up(Part::Database);
-        tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.clone()));
 
         let (wake, woken) = watch::channel(());
         let mut targets = Vec::new();
@@ -127,6 +126,8 @@ impl Bridge {
             refusals: ingest::Refusals::default(),
         };
         let ingest = tokio::spawn(ingest.run(stops.ingest.clone()));
+        // Nothing can fail from here on but the address, so it is not left behind by a start that did not come about.
+        tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.clone()));
         let address = http.local_addr().context("the address of the pages")?;
         let pages = web::Web {
             catalog: catalog.clone(),

@@ -30,6 +30,14 @@ async fn left() -> tempfile::TempDir {
     pi.acks((0..3).map(|seq| reading(boot(1), seq).stamp.id).collect()).await;
     drop(pi);
     let dir = bench.close().await;
+    // SQLite's own thread puts its log away a moment after the bridge has let go of the catalog.
+    let log = dir.path().join("data/catalog.sqlite-wal");
+    for _ in 0..1000 {
+        if !log.exists() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     fs::write(dir.path().join("b.toml"), "data_dir = \"data\"\n").unwrap();
     dir
 }

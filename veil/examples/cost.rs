@@ -1,8 +1,8 @@
 //! What the veil costs on this machine, as a program: time by step, and memory that must not grow.
 //!
 //! ```sh
-//! cargo run --release -p edgeveil-veil --example measure -- stills PHOTO...
-//! cargo run --release -p edgeveil-veil --example measure -- stream fast 1920x1080 10000 [PHOTO]
+//! cargo run --release -p edgeveil-veil --example cost -- stills PHOTO...
+//! cargo run --release -p edgeveil-veil --example cost -- stream fast 1920x1080 10000 [PHOTO]
 //! ```
 //!
 //! `stills` prints milliseconds for each profile and step, over all photos. `stream` makes a camera's frames from a photo
