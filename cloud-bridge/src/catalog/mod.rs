@@ -8,6 +8,7 @@ mod open;
 mod outbox;
 mod read;
 mod write;
+mod writing;
 
 pub use letters::MAX_DEAD_LETTERS;
 pub use outbox::{Blame, Outbox, OutboxCount, OutboxRow};

@@ -1,6 +1,6 @@
 //! What has to go on to others, and how far that is.
 
-use super::{Catalog, CatalogError};
+use super::{Catalog, CatalogError, writing::Writing};
 use tokio::sync::watch;
 
 /// One target's part of the outbox.
@@ -100,7 +100,7 @@ impl Outbox {
     /// The target has these.
     pub async fn done(&self, numbers: &[i64], now: i64) -> Result<(), CatalogError> {
         let failed = self.catalog.failed("marking outbox rows done");
-        let mut tx = self.catalog.write.begin().await.map_err(&failed)?;
+        let mut tx = Writing::begin(&self.catalog.write).await.map_err(&failed)?;
         for number in numbers {
             sqlx::query("UPDATE outbox SET done = ? WHERE number = ? AND done IS NULL")
                 .bind(now)

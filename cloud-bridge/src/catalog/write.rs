@@ -1,6 +1,6 @@
 //! One transaction for a batch: rows, what goes on to others, and the account of sequences.
 
-use super::{Catalog, CatalogError};
+use super::{Catalog, CatalogError, writing::Writing};
 use edgeveil_wire::{
     Alert, ClockState, DeviceName, DeviceState, Event, ImageMeta, Lane, Name, Reading, RecordId, Severity,
     Stamp, Status,
@@ -119,7 +119,7 @@ impl Catalog {
     /// Commits all of it or nothing. Tells for each record whether it is new.
     pub async fn commit(&self, batch: &Batch) -> Result<Vec<bool>, CatalogError> {
         let failed = self.failed("committing a batch");
-        let mut tx = self.write.begin().await.map_err(&failed)?;
+        let mut tx = Writing::begin(&self.write).await.map_err(&failed)?;
         let fresh = write(&mut tx, batch).await.map_err(&failed)?;
         tx.commit().await.map_err(&failed)?;
         Ok(fresh)
