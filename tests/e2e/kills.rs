@@ -149,6 +149,6 @@ fn a_thousand_kills_lose_nothing_and_double_nothing() {
     // The kills met something: there were boots, and all lanes flowed.
     assert!(lanes("status") >= killed[0] / 2, "{findings}");
     for lane in ["alert", "reading", "image"] {
-        assert!(lanes(lane) >= 1 + killed[0] / 4, "{lane}: {findings}");
+        assert!(lanes(lane) > killed[0] / 4, "{lane}: {findings}");
     }
 }
