@@ -193,8 +193,8 @@ fn a_missing_ballast_is_only_taken_in_when_the_disk_can_spare_it() {
     let spool = faults.open(dir.path());
     assert!(!dir.path().join("ballast").exists());
     // What is delivered soon finds room; beyond that nothing does, but alerts.
-    assert_eq!(push(&spool, READING, 0, 7000).unwrap().kept, Kept::NextCommit);
-    assert_eq!(push(&spool, READING, 1, 1500).unwrap().kept, Kept::Refused);
+    assert_eq!(push(&spool, READING, 0, 6000).unwrap().kept, Kept::NextCommit);
+    assert_eq!(push(&spool, READING, 1, 3000).unwrap().kept, Kept::Refused);
     faults.free.store(MIN_FREE + 2 * BALLAST_BYTES, SeqCst);
     spool.commit().unwrap();
     assert_eq!(std::fs::metadata(dir.path().join("ballast")).unwrap().len(), BALLAST_BYTES);
