@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use crate::disk::{BALLAST_BYTES, Disk, Site};
 use crate::{
-    Degraded, Durability, Kept, Lane, LaneOptions, LeaseLimit, NewRecord, Options, Payload, Pushed, Reason,
-    RecordId, Spool, SpoolError, WhenFull, WhenLow,
+    Degraded, Dropped, Durability, Kept, Lane, LaneOptions, LeaseLimit, NewRecord, Options, Payload, Pushed,
+    Reason, RecordId, Spool, SpoolError, WhenFull, WhenLow,
 };
 
 const ALERT: Lane = Lane(0);
@@ -192,13 +192,14 @@ fn a_missing_ballast_is_only_taken_in_when_the_disk_can_spare_it() {
     faults.free.store(MIN_FREE + BALLAST_BYTES, SeqCst);
     let spool = faults.open(dir.path());
     assert!(!dir.path().join("ballast").exists());
-    // What is delivered soon finds room; beyond that nothing does, but alerts.
-    assert_eq!(push(&spool, READING, 0, 6000).unwrap().kept, Kept::NextCommit);
-    assert_eq!(push(&spool, READING, 1, 3000).unwrap().kept, Kept::Refused);
+    // What is delivered soon finds room; beyond that the oldest gives way.
+    assert_eq!(push(&spool, READING, 1, 6000).unwrap().dropped, []);
+    let dropped = push(&spool, READING, 2, 3000).unwrap().dropped;
+    assert!(matches!(dropped[..], [Dropped { reason: Reason::DiskLow, .. }]), "{dropped:?}");
     faults.free.store(MIN_FREE + 2 * BALLAST_BYTES, SeqCst);
     spool.commit().unwrap();
     assert_eq!(std::fs::metadata(dir.path().join("ballast")).unwrap().len(), BALLAST_BYTES);
-    assert_eq!(push(&spool, READING, 1, 100).unwrap().kept, Kept::NextCommit);
+    assert_eq!(push(&spool, READING, 3, 100).unwrap().kept, Kept::NextCommit);
 }
 
 #[test]
