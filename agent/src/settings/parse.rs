@@ -4,10 +4,10 @@ use super::{
     Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, Problems, Profile, Sensor,
     SensorSource, Settings, Spool, SpoolLane, WhenFull,
     document::{self, Section},
-    units::{Masks, Text},
+    units::Text,
 };
 #[cfg(feature = "vision")]
-use super::{Camera, CameraSource, OnFailure, Size, Veil};
+use super::{Camera, CameraSource, OnFailure, Size, Veil, units::Masks};
 #[cfg(feature = "vision")]
 use edgeveil_veil::{Cover, ModelKind};
 use edgeveil_wire::{Name, Topics};
@@ -320,6 +320,7 @@ mod tests {
         assert_eq!(problems(&text), [(1, "veil.model".to_owned())]);
     }
 
+    #[cfg(feature = "vision")]
     #[test]
     fn masks_are_polygons_in_shares_of_the_frame() {
         let camera = |masks: &str| {
@@ -352,6 +353,7 @@ mod tests {
     }
 
     /// `EDGEVEIL_FUZZ_CASES` sets the number of cases.
+    #[cfg(feature = "vision")]
     #[test]
     fn damaged_settings_are_problems_with_a_line() {
         let whole = format!(

@@ -1,5 +1,6 @@
 //! Values with their units: "10 s", "512 MiB", "640x480".
 
+#[cfg(feature = "vision")]
 use edgeveil_veil::Mask;
 use std::{path::PathBuf, time::Duration};
 use toml::de::DeValue;
@@ -125,9 +126,11 @@ impl Unit for f64 {
 }
 
 /// Static masks of a camera: a list of polygons, each a list of corners [x, y] in shares of width and height.
+#[cfg(feature = "vision")]
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Masks(pub Vec<Mask>);
 
+#[cfg(feature = "vision")]
 impl Unit for Masks {
     const WANTED: &'static str = "a list of polygons, each a list of three corners or more, such as [[[0, 0.5], [0.25, 0.5], [0, 1]]]; \
          a corner is [x, y] in shares of width and height, from 0 to 1";
