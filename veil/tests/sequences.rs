@@ -117,7 +117,7 @@ impl View {
     }
 
     /// Of each face the pixels of its ellipse that show it; none of a face of which less than half shows.
-    fn faces(&self) -> Vec<([f32; 4], Vec<(usize, usize)>)> {
+    fn faces(&self) -> Vec<([f32; 4], Pixels)> {
         let boxes = self.boxes().into_iter().enumerate();
         let seen = |(i, [left, top, w, h]): (usize, [f32; 4])| {
             let mut seen = Vec::new();
@@ -142,6 +142,9 @@ impl View {
 }
 
 type Motion = Box<dyn Fn(f32) -> View>;
+
+/// Places, x and y.
+type Pixels = Vec<(usize, usize)>;
 
 /// `t` counts frames.
 fn motions() -> Vec<(&'static str, Motion)> {
