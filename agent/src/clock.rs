@@ -1,7 +1,7 @@
 //! Time is asked of a [`Clock`] that is handed in, so that tests can run on their own.
 
 use edgeveil_wire::ClockState;
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -54,6 +54,12 @@ fn state(timestamp: Timestamp) -> ClockState {
     let set =
         timestamp.as_second() >= NOT_BEFORE && (timesync.join("synchronized").exists() || !timesync.exists());
     if set { ClockState::Synced } else { ClockState::Unsynced }
+}
+
+/// The zone that `timedatectl set-timezone` has set; UTC where there is none.
+pub fn local_zone() -> TimeZone {
+    let zone = std::fs::read("/etc/localtime").ok().and_then(|data| TimeZone::tzif("local", &data).ok());
+    zone.unwrap_or(TimeZone::UTC)
 }
 
 /// Tells whether the wall clock can be believed when records are held to be too old: not while it is unset, and not for

@@ -11,6 +11,7 @@ pub mod health;
 pub mod link;
 #[cfg(feature = "vision")]
 pub mod pause;
+mod program;
 pub mod record;
 pub mod run;
 pub mod sense;

@@ -1,7 +1,7 @@
 //! Waiting that ends when the agent is told to stop, for threads that are none of the runtime's.
 
 use std::time::Duration;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// Ends the waits of plain threads.
@@ -20,6 +20,16 @@ impl Pause {
     /// Whether it is time to stop.
     pub fn is_over(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// Does work of the runtime's kind, here and now. None when it is time to stop before it is done.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.runtime.block_on(self.stop.run_until_cancelled(work))
+    }
+
+    /// Hands work over to the runtime.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(work)
     }
 
     /// Waits so long, or until it is time to stop; tells whether it is.

@@ -96,7 +96,7 @@ fn three_days_offline_are_delivered() {
             };
             let jpeg = VeiledImage::blank(320, 240).to_jpeg(80, Some(&meta.to_exif())).unwrap();
             numbers.advance();
-            records.image("desk".parse().unwrap(), meta.stamp, jpeg);
+            records.image("desk".parse().unwrap(), meta.stamp, jpeg, None);
         }
     }
     runtime.block_on(records.end());

@@ -78,6 +78,14 @@ impl Lab {
         assert!(output.status.success(), "certs {arguments:?}: {}", stderr(&output));
     }
 
+    /// Makes another CA in a folder of this name.
+    pub fn certs_elsewhere(&self, name: &str) {
+        let output = run(Command::new(program("edgeveil-bridge"))
+            .args(["certs", "init", "--dir"])
+            .arg(self.path(name)));
+        assert!(output.status.success(), "certs init: {}", stderr(&output));
+    }
+
     /// The files of a device's identity: CA, certificate, key.
     pub fn identity(&self, kind: &str, name: &str) -> [String; 3] {
         let folder = self.path(&format!("certs/{kind}/{name}"));

@@ -1,20 +1,49 @@
 //! Cameras: each gives [`Frame`]s, whose pixels nobody but the veil can read.
 
+mod command;
+mod encoded;
+mod folder;
+mod http;
 mod replay;
+mod stream;
 mod thread;
 #[cfg(feature = "v4l2")]
 mod v4l2;
 
 pub use thread::{Camera, Pulse, watch, watch_silence};
 
-use crate::settings::{self, CameraSource};
+use crate::{
+    pause::Pause,
+    record::Receipt,
+    settings::{self, CameraSource},
+};
 use edgeveil_veil::{Frame, FrameError, Limits};
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Gives frames, one at a time; each call blocks until there is one. It stays on the thread that opened it.
 pub trait Source {
-    /// The next frame.
-    fn next(&mut self) -> Result<Frame, CaptureError>;
+    /// The next frame; none when all is well and there is nothing yet.
+    fn next(&mut self) -> Result<Option<Shot>, CaptureError>;
+}
+
+/// A frame, and what its source knows of it.
+#[derive(Debug)]
+pub struct Shot {
+    /// What the camera saw.
+    pub frame: Frame,
+    /// How long ago.
+    pub age: Duration,
+    /// For a source that waits until the image is durable.
+    pub receipt: Option<Receipt>,
+}
+
+impl From<Frame> for Shot {
+    fn from(frame: Frame) -> Self {
+        Self { frame, age: Duration::ZERO, receipt: None }
+    }
 }
 
 /// Why there is no frame.
@@ -47,6 +76,96 @@ pub enum CaptureError {
         /// Why not.
         source: FrameError,
     },
+    /// A program cannot be started.
+    #[error("cannot start `{program}`: {source}; install it, or name it with its whole path")]
+    Start {
+        /// Its name.
+        program: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A stream is over that should not be.
+    #[error("{what}: {how}")]
+    Ended {
+        /// The program or address.
+        what: String,
+        /// How, and the last that was said.
+        how: String,
+    },
+    /// A stream gives no pictures any more.
+    #[error(
+        "{what} has given no picture for {seconds} s ({bytes} bytes in all); is it MJPEG? where that is too short, raise camera.silence"
+    )]
+    Silent {
+        /// The program or address.
+        what: String,
+        /// For how long.
+        seconds: f64,
+        /// What came in all.
+        bytes: u64,
+    },
+    /// One picture of a stream is none; the next one may be.
+    #[error("{what}: {why}")]
+    Garbled {
+        /// The program or address.
+        what: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// None of many in a row was a picture.
+    #[error("{what} gives no picture that can be read: {why}")]
+    NoPictures {
+        /// The program or address.
+        what: String,
+        /// What was wrong with the last one.
+        why: String,
+    },
+    /// A camera does not answer as it should.
+    #[error("{url} {what}")]
+    Http {
+        /// Its address without what stands behind the `?`.
+        url: String,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// The file with user and password.
+    #[error("camera.source.login {}: {why}", path.display())]
+    Login {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The certificates that a camera's is held against.
+    #[error("certificates {}: {why}; set camera.source.ca to a PEM file with the camera's certificate or its CA", path.display())]
+    Authorities {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with them.
+        why: String,
+    },
+    /// An upload cannot be deleted.
+    #[error("cannot delete below {}: {source}; let the agent's user write to the folder, or set `then = \"keep\"`", path.display())]
+    Delete {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What was taken of a folder cannot be remembered.
+    #[error("cannot write {}: {source}; without it every upload would be sent again after a restart", path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder with too many files.
+    #[error("the folder holds more than {0} pictures; tidy it up, or set `then = \"delete\"`")]
+    TooMany(usize),
+    /// The agent stops.
+    #[error("the agent stops")]
+    Stopped,
     /// The camera's driver said no.
     #[cfg(feature = "v4l2")]
     #[error("{}: {what}; `v4l2-ctl --list-formats-ext -d {}` shows what it offers", device.display(), device.display())]
@@ -65,20 +184,35 @@ pub enum CaptureError {
 impl CaptureError {
     /// Whether only this one picture is bad, so that the source need not be opened anew.
     pub fn is_one_frame_only(&self) -> bool {
-        matches!(self, Self::Decode { .. } | Self::Picture { .. })
+        matches!(self, Self::Decode { .. } | Self::Picture { .. } | Self::Garbled { .. })
     }
 }
 
 /// Larger pictures are refused before they are decoded: 32 MiB or 50 megapixels.
 const LIMITS: Limits = Limits { max_bytes: 32 << 20, max_pixels: 50_000_000 };
 
-/// Opens a camera's source.
-pub fn open(camera: &settings::Camera) -> Result<Box<dyn Source>, CaptureError> {
-    match &camera.source {
-        CameraSource::Replay(path) => Ok(Box::new(replay::Replay::open(path)?)),
+/// So many pictures in a row that cannot be decoded count as a lost camera.
+const BAD_IN_A_ROW: u32 = 10;
+
+/// Opens a camera's source. What it has to remember stands below `data_dir`.
+pub fn open(
+    camera: &settings::Camera,
+    data_dir: &Path,
+    pause: &Pause,
+) -> Result<Box<dyn Source>, CaptureError> {
+    let silence = camera.silence;
+    Ok(match &camera.source {
+        CameraSource::Replay(path) => Box::new(replay::Replay::open(path)?),
         #[cfg(feature = "v4l2")]
-        CameraSource::V4l2 { device, size } => Ok(Box::new(v4l2::V4l2::open(device, *size, camera.fps)?)),
+        CameraSource::V4l2 { device, size } => Box::new(v4l2::V4l2::open(device, *size, camera.fps)?),
         #[cfg(not(feature = "v4l2"))]
-        CameraSource::V4l2 { device, .. } => Err(CaptureError::NoV4l2(device.clone())),
-    }
+        CameraSource::V4l2 { device, .. } => return Err(CaptureError::NoV4l2(device.clone())),
+        CameraSource::Command(command) => Box::new(command::Command::open(command, silence, pause)?),
+        CameraSource::Http(camera) => Box::new(http::HttpStream::open(camera, silence, pause)?),
+        CameraSource::Snapshot(camera) => Box::new(http::Snapshot::open(camera, silence, pause)?),
+        CameraSource::Folder { path, then } => {
+            let memory = data_dir.join("cameras").join(format!("{}.seen", camera.name));
+            Box::new(folder::Folder::open(path, *then, &memory)?)
+        }
+    })
 }

@@ -1,6 +1,6 @@
 //! Pictures from a file or a folder, over and over.
 
-use super::{CaptureError, LIMITS, Source};
+use super::{CaptureError, LIMITS, Shot, Source};
 use edgeveil_veil::Frame;
 use std::{
     fs::File,
@@ -45,13 +45,14 @@ impl Replay {
     }
 }
 
-fn is_picture(path: &Path) -> bool {
+/// By the end of its name.
+pub(super) fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     ["jpg", "jpeg", "png"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 impl Source for Replay {
-    fn next(&mut self) -> Result<Frame, CaptureError> {
+    fn next(&mut self) -> Result<Option<Shot>, CaptureError> {
         if self.round.is_empty() {
             self.list()?;
         }
@@ -66,13 +67,14 @@ impl Source for Replay {
             }
         })?;
         Frame::decode(&bytes, &LIMITS)
+            .map(|frame| Some(frame.into()))
             .map_err(|source| CaptureError::Decode { what: path.display().to_string(), source })
     }
 }
 
 /// Reads a file, but no more of it than a picture may have, and one byte that shows that it has more. What is no file
 /// could keep us waiting.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a pipe would wait for its writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no file"));
@@ -91,6 +93,10 @@ mod tests {
         RgbImage::new(width, 16).save_with_format(path, ImageFormat::Png).unwrap();
     }
 
+    fn width(replay: &mut Replay) -> u32 {
+        replay.next().unwrap().unwrap().frame.width()
+    }
+
     #[test]
     fn a_folder_is_replayed_in_the_order_of_names_and_listed_anew() {
         let dir = tempfile::tempdir().unwrap();
@@ -98,7 +104,7 @@ mod tests {
         picture(&dir.path().join("a.PNG"), 16);
         std::fs::write(dir.path().join("notes.txt"), "no picture").unwrap();
         let mut replay = Replay::open(dir.path()).unwrap();
-        let mut widths = |n: usize| (0..n).map(|_| replay.next().unwrap().width()).collect::<Vec<_>>();
+        let mut widths = |n: usize| (0..n).map(|_| width(&mut replay)).collect::<Vec<_>>();
         assert_eq!(widths(3), [16, 32, 16]);
         picture(&dir.path().join("c.png"), 48);
         assert_eq!(widths(4), [32, 16, 32, 48]);
@@ -111,7 +117,7 @@ mod tests {
         picture(&dir.path().join("b.png"), 32);
         let mut replay = Replay::open(dir.path()).unwrap();
         assert!(replay.next().expect_err("a.jpg is broken").is_one_frame_only());
-        assert_eq!(replay.next().unwrap().width(), 32);
+        assert_eq!(width(&mut replay), 32);
     }
 
     #[test]
@@ -121,7 +127,7 @@ mod tests {
         picture(&dir.path().join("b.png"), 32);
         let mut replay = Replay::open(dir.path()).unwrap();
         assert!(replay.next().expect_err("a.png leads nowhere").is_one_frame_only());
-        assert_eq!(replay.next().unwrap().width(), 32);
+        assert_eq!(width(&mut replay), 32);
     }
 
     #[test]

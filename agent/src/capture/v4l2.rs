@@ -1,6 +1,6 @@
 //! Cameras of the Linux kernel, through nokhwa.
 
-use super::{CaptureError, LIMITS, Source};
+use super::{CaptureError, LIMITS, Shot, Source};
 use crate::settings::Size;
 use edgeveil_veil::Frame;
 use nokhwa::{
@@ -57,7 +57,7 @@ fn rates(fps: f64) -> Vec<u32> {
 }
 
 impl Source for V4l2 {
-    fn next(&mut self) -> Result<Frame, CaptureError> {
+    fn next(&mut self) -> Result<Option<Shot>, CaptureError> {
         let error = |what: String| CaptureError::Device { device: self.device.clone(), what };
         let buffer = self.camera.frame().map_err(|e| error(format!("gives no frame: {e}")))?;
         let (size, bytes) = (buffer.resolution(), buffer.buffer());
@@ -66,6 +66,7 @@ impl Source for V4l2 {
             FrameFormat::MJPEG => Frame::decode(bytes, &LIMITS),
             other => return Err(error(format!("gives frames of format {other}, which was not asked for"))),
         };
+        let frame = frame.map(|frame| Some(frame.into()));
         frame.map_err(|source| CaptureError::Decode { what: self.device.display().to_string(), source })
     }
 }

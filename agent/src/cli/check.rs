@@ -1,36 +1,32 @@
 //! `edgeveil-agent check`
 
-use super::Failure;
+use super::{
+    Failure,
+    doctor::{self, Finding},
+};
 #[cfg(feature = "vision")]
-use crate::capture;
-use crate::{link::Identity, sense, settings::Settings};
+use crate::{capture, pause::Pause};
+use crate::{sense, settings::Settings};
 #[cfg(feature = "vision")]
 use edgeveil_veil::Veil;
+#[cfg(feature = "vision")]
+use tokio_util::sync::CancellationToken;
 
-/// Opens everything once and lists all that is wrong.
+/// Opens everything once and lists all that is wrong. The broker is not asked, and no picture is waited for: that is
+/// the doctor's.
 pub fn check(settings: &Settings) -> Result<(), Failure> {
     let mut wrong: Vec<String> = Vec::new();
-    match Identity::load(&settings.link) {
-        Ok(identity) => {
-            let name = identity.check_name(settings.device.name.as_ref(), &settings.link.cert);
-            let time = identity.check_time(jiff::Timestamp::now(), &settings.link.cert);
-            wrong.extend([name, time].into_iter().filter_map(Result::err).map(|error| error.to_string()));
-        }
-        Err(error) => wrong.push(error.to_string()),
-    }
+    let (_, findings) = doctor::identity(settings);
+    wrong.extend(findings.iter().filter(|finding| finding.is_fail()).map(Finding::whole));
     #[cfg(feature = "vision")]
     if let Some(veil) = &settings.veil
         && let Err(error) = Veil::open(&veil.settings)
     {
         wrong.push(error.to_string());
     }
-    wrong.extend(data_dir(settings).err());
+    wrong.extend(doctor::data_dir(settings).err());
     #[cfg(feature = "vision")]
-    for camera in &settings.cameras {
-        if let Err(error) = capture::open(camera) {
-            wrong.push(format!("camera {}: {error}", camera.name));
-        }
-    }
+    cameras(settings, &mut wrong)?;
     for sensor in &settings.sensors {
         if let Err(error) = sense::open(sensor) {
             wrong.push(format!("sensor {}: {error}", sensor.group));
@@ -43,23 +39,15 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
     Err(anyhow::anyhow!("{}", wrong.join("\nedgeveil-agent: ")).into())
 }
 
-/// Whether the spool can be kept where the settings say.
-fn data_dir(settings: &Settings) -> Result<(), String> {
-    let dir = &settings.device.data_dir;
-    let shown = dir.display();
-    let probe = dir.join(".writable");
-    std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, b"")).map_err(|error| {
-        format!("device.data_dir {shown}: {error}; make it writable for the agent's user, or set another")
-    })?;
-    let _ = std::fs::remove_file(&probe);
-    let disk = rustix::fs::statvfs(dir).map_err(|error| format!("device.data_dir {shown}: {error}"))?;
-    let (free, wanted) = (disk.f_bavail * disk.f_frsize, settings.spool.min_free_bytes);
-    if free < wanted {
-        return Err(format!(
-            "device.data_dir {shown}: {} MiB are free, and spool.min_free leaves {} MiB to others, so nothing could be recorded; free some space, or lower it",
-            free >> 20,
-            wanted >> 20
-        ));
+#[cfg(feature = "vision")]
+fn cameras(settings: &Settings, wrong: &mut Vec<String>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let pause = Pause::until(CancellationToken::new(), runtime.handle().clone());
+    for camera in &settings.cameras {
+        if let Err(error) = capture::open(camera, &settings.device.data_dir, &pause) {
+            wrong.push(format!("camera {}: {error}", camera.name));
+        }
     }
+    runtime.shutdown_background();
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod doctor;
 mod logs;
 mod run;
 mod score;
@@ -38,6 +39,8 @@ enum Command {
         #[arg(long)]
         settings_only: bool,
     },
+    /// Looks at settings, certificate, broker, disk, models, cameras and sensors, and names the remedy for what is wrong
+    Doctor(doctor::Arguments),
     /// Writes veiled copies of pictures
     #[cfg(feature = "vision")]
     Veil(veil::Arguments),
@@ -78,6 +81,7 @@ impl Cli {
             Command::Run(SettingsFile { config }) => run::run(config),
             Command::Check { file: SettingsFile { config }, settings_only } => read_settings(&config)
                 .and_then(|settings| if settings_only { Ok(()) } else { check::check(&settings) }),
+            Command::Doctor(arguments) => doctor::doctor(&arguments),
             #[cfg(feature = "vision")]
             Command::Veil(arguments) => veil::veil(&arguments),
             Command::Score(arguments) => score::score(&arguments),

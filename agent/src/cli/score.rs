@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    /// `FUZZ_CASES` sets how many inputs are tried.
+    /// `EDGEVEIL_FUZZ_CASES` sets how many inputs are tried.
     #[test]
     fn any_input_is_scored_up_to_the_line_that_is_named() {
         const PARTS: &[&[u8]] = &[

@@ -4,25 +4,30 @@ use crate::settings;
 use edgeveil_wire::{DeviceName, NameError};
 use jiff::Timestamp;
 use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    CertificateError, ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::WebPkiClientVerifier,
 };
 use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 /// A loaded certificate with what it says.
 pub struct Identity {
     /// Its common name.
     pub device: DeviceName,
+    /// When it begins.
+    pub not_before: Timestamp,
     /// When it ends.
     pub not_after: Timestamp,
     /// For the connection.
     pub tls: Arc<ClientConfig>,
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
 }
 
 /// What tells one version of the three files from the next.
@@ -93,7 +98,7 @@ pub enum IdentityError {
         why: String,
     },
     /// The settings and the certificate name different devices.
-    #[error("certificate {} is made out to {found}, but device.name is {wanted}; the broker would refuse its topics", path.display())]
+    #[error("certificate {} is made out to {found}, but device.name is {wanted}; leave device.name out, or issue a certificate for {wanted}: the broker would refuse its topics", path.display())]
     OtherName {
         /// The file.
         path: PathBuf,
@@ -120,20 +125,21 @@ impl Identity {
         let chain = certificates(&link.cert).map_err(|why| file("certificate", "cert", &link.cert, why))?;
         let key = PrivateKeyDer::from_pem_file(&link.key)
             .map_err(|e| file("private key", "key", &link.key, pem_error(&e)))?;
-        let (device, not_after) = read(&chain[0], &link.cert)?;
+        let (device, not_before, not_after) = read(&chain[0], &link.cert)?;
+        let roots = Arc::new(roots);
         let ring = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ClientConfig::builder_with_provider(ring)
             .with_safe_default_protocol_versions()
             .expect("ring has the default versions")
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
+            .with_root_certificates(roots.clone())
+            .with_client_auth_cert(chain.clone(), key)
             .map_err(|e| IdentityError::Key {
                 key: link.key.clone(),
                 cert: link.cert.clone(),
                 why: e.to_string(),
             })?;
         tls.resumption = rustls::client::Resumption::disabled();
-        Ok(Self { device, not_after, tls: Arc::new(tls) })
+        Ok(Self { device, not_before, not_after, tls: Arc::new(tls), roots, chain })
     }
 
     /// Holds the certificate against the settings' name.
@@ -145,6 +151,32 @@ impl Identity {
                 wanted: wanted.clone(),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the authorities of `link.ca` have signed the certificate; the error says why not. A broker may well take
+    /// devices of another authority than its own.
+    pub fn check_chain(&self) -> Result<(), String> {
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), ring)
+            .build()
+            .map_err(|error| error.to_string())?;
+        // The time is another question.
+        let seconds = u64::try_from(self.not_before.as_second().max(0)).unwrap_or(0);
+        let then = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        match verifier.verify_client_cert(&self.chain[0], &self.chain[1..], then) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => Err("another authority has".to_owned()),
+            // An authority may be younger than what it has signed: devices' certificates begin in the past.
+            Ok(_)
+            | Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. }
+                | CertificateError::Expired
+                | CertificateError::ExpiredContext { .. },
+            )) => Ok(()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -178,7 +210,7 @@ fn pem_error(error: &rustls::pki_types::pem::Error) -> String {
     }
 }
 
-fn read(der: &CertificateDer<'_>, path: &Path) -> Result<(DeviceName, Timestamp), IdentityError> {
+fn read(der: &CertificateDer<'_>, path: &Path) -> Result<(DeviceName, Timestamp, Timestamp), IdentityError> {
     let error = |why: String| IdentityError::Certificate { path: path.to_owned(), why };
     let (_, cert) =
         x509_parser::parse_x509_certificate(der).map_err(|e| error(format!("cannot be parsed ({e})")))?;
@@ -187,7 +219,9 @@ fn read(der: &CertificateDer<'_>, path: &Path) -> Result<(DeviceName, Timestamp)
         return Err(error("wants exactly one common name: the device's name".to_owned()));
     };
     let device = name.parse().map_err(|source| IdentityError::Name { path: path.to_owned(), source })?;
-    let not_after = Timestamp::from_second(cert.validity().not_after.timestamp())
-        .map_err(|e| error(format!("ends at no possible time ({e})")))?;
-    Ok((device, not_after))
+    let time = |time: x509_parser::time::ASN1Time| {
+        Timestamp::from_second(time.timestamp())
+            .map_err(|e| error(format!("begins or ends at no possible time ({e})")))
+    };
+    Ok((device, time(cert.validity().not_before)?, time(cert.validity().not_after)?))
 }

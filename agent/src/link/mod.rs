@@ -13,6 +13,7 @@ mod restamp;
 mod session;
 mod window;
 
+pub use explain::explain;
 pub use identity::{Identity, IdentityError};
 
 use crate::{

@@ -5,10 +5,14 @@
 
 mod claim;
 mod lanes;
+#[cfg(feature = "vision")]
+mod receipt;
 mod writer;
 
 pub use claim::{claim, left_behind};
 pub use lanes::{REFUSED, lane_index, open};
+#[cfg(feature = "vision")]
+pub use receipt::{Fate, Receipt};
 #[cfg(feature = "vision")]
 pub use writer::ImageNumbers;
 pub use writer::{AlertBody, Observation, Records, Writer};

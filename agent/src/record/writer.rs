@@ -1,5 +1,7 @@
 //! The one thread that writes to the spool.
 
+#[cfg(feature = "vision")]
+use super::Receipt;
 use super::lane_index;
 use crate::{
     clock::{Clock, Moment, Trust},
@@ -50,6 +52,7 @@ enum Item {
         camera: Name,
         stamp: Stamp,
         jpeg: VeiledJpeg,
+        receipt: Option<Receipt>,
     },
     Event {
         moment: Moment,
@@ -99,7 +102,7 @@ impl Records {
         self.send(Item::Observation(observation)).await;
     }
 
-    /// A veiled image. Blocks: for threads that are none of the runtime's.
+    /// A veiled image, and whoever waits for it to be durable. Blocks: for threads that are none of the runtime's.
     ///
     /// A raw frame does not pass:
     ///
@@ -107,19 +110,19 @@ impl Records {
     /// # use edgeveil_agent::record::Records;
     /// # use edgeveil_wire::{Name, Stamp};
     /// fn send(records: &Records, camera: Name, stamp: Stamp, image: edgeveil_veil::VeiledJpeg) {
-    ///     records.image(camera, stamp, image);
+    ///     records.image(camera, stamp, image, None);
     /// }
     /// ```
     /// ```compile_fail,E0308
     /// # use edgeveil_agent::record::Records;
     /// # use edgeveil_wire::{Name, Stamp};
     /// fn send(records: &Records, camera: Name, stamp: Stamp, image: edgeveil_veil::Frame) {
-    ///     records.image(camera, stamp, image);
+    ///     records.image(camera, stamp, image, None);
     /// }
     /// ```
     #[cfg(feature = "vision")]
-    pub fn image(&self, camera: Name, stamp: Stamp, jpeg: VeiledJpeg) {
-        self.send_blocking(Item::Image { camera, stamp, jpeg });
+    pub fn image(&self, camera: Name, stamp: Stamp, jpeg: VeiledJpeg, receipt: Option<Receipt>) {
+        self.send_blocking(Item::Image { camera, stamp, jpeg, receipt });
     }
 
     /// Something happened to the agent. Blocks: for threads that are none of the runtime's.
@@ -162,6 +165,9 @@ pub struct Writer {
     commit_interval: Duration,
     /// The interval now: longer than the setting while the write budget is overdrawn.
     wait: Duration,
+    /// Of images that the next commit makes durable: at most one for each watched folder.
+    #[cfg(feature = "vision")]
+    receipts: Vec<Receipt>,
     clock: Arc<dyn Clock>,
     trust: Trust,
     committed: Arc<Notify>,
@@ -191,6 +197,8 @@ impl Writer {
             next: [0; 4],
             commit_interval,
             wait: commit_interval,
+            #[cfg(feature = "vision")]
+            receipts: Vec::new(),
             clock: clock.clone(),
             trust: Trust::default(),
             committed,
@@ -220,6 +228,11 @@ impl Writer {
                     if std::mem::replace(&mut is_clean, false) {
                         due = Instant::now() + self.wait;
                     }
+                    // Somebody waits.
+                    #[cfg(feature = "vision")]
+                    if !self.receipts.is_empty() {
+                        due = Instant::now();
+                    }
                 }
                 None => {}
             }
@@ -246,6 +259,8 @@ impl Writer {
                 let [alerts, events, readings, images] = self.next;
                 tracing::debug!(boot = %self.boot, alerts, events, readings, images, "durable so far");
                 self.state.solved("spool");
+                #[cfg(feature = "vision")]
+                self.receipts.drain(..).for_each(Receipt::done);
                 self.committed.notify_one();
             }
             Err(error) => self.failed("commit", &error),
@@ -262,9 +277,11 @@ impl Writer {
         match item {
             Item::Observation(observation) => self.observation(observation),
             #[cfg(feature = "vision")]
-            Item::Image { camera, stamp, jpeg } => {
+            Item::Image { camera, stamp, jpeg, receipt } => {
                 self.next[Lane::Image as usize] += 1;
-                self.push(Lane::Image, stamp.id, &Topic::Image(camera), jpeg.as_bytes());
+                if self.push(Lane::Image, stamp.id, &Topic::Image(camera), jpeg.as_bytes()) {
+                    self.receipts.extend(receipt);
+                }
             }
             Item::Event { moment, kind, subject, detail } => {
                 let stamp = self.number(Lane::Status, moment);
@@ -302,22 +319,25 @@ impl Writer {
         stamp
     }
 
-    /// A record that the disk does not take is lost: its number is used up, so the gap shows, and it is counted once: by
+    /// Tells whether the spool has it. A record that the disk does not take is lost: its number is used up, so the gap shows, and it is counted once: by
     /// the spool, but for what it takes for a mistake of ours.
-    fn push(&mut self, lane: Lane, id: RecordId, topic: &Topic, payload: &[u8]) {
+    fn push(&mut self, lane: Lane, id: RecordId, topic: &Topic, payload: &[u8]) -> bool {
         let (id, header) = (edgeveil_spool::RecordId(id.to_bytes()), topic.to_string());
         let record = NewRecord { id, header: header.as_bytes(), payload };
         // What the spool drops to make room, or for want of it, it counts and logs itself; `health` and an event tell.
         match self.spool.push(lane_index(lane), record) {
-            Ok(pushed) if pushed.kept == Kept::Durable => {
-                tracing::debug!(record = %id, "durable");
+            Ok(pushed) => {
+                if pushed.kept == Kept::Durable {
+                    tracing::debug!(record = %id, "durable");
+                }
+                pushed.kept != Kept::Refused
             }
-            Ok(_) => {}
             Err(error) => {
                 if matches!(error, SpoolError::TooLarge { .. } | SpoolError::NoSuchLane(_)) {
                     self.state.dropped(lane);
                 }
                 self.failed("push", &error);
+                false
             }
         }
     }

@@ -193,7 +193,7 @@ mod tests {
         assert!(bytes < 1 << 20, "{bytes}");
     }
 
-    /// A checksum keeps chance out; this keeps out what has a right one. `FUZZ_CASES` sets how many are tried.
+    /// A checksum keeps chance out; this keeps out what has a right one. `EDGEVEIL_FUZZ_CASES` sets how many are tried.
     #[test]
     fn what_is_no_memory_is_refused_or_sound() {
         let forest = StreamingForestParams::new(1).n_trees(2).max_samples(8).reservoir(32).warm_up(32);

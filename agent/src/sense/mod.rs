@@ -1,10 +1,16 @@
 //! Sensors: each group is read at its rate, scored, and recorded.
 
+mod command;
 mod csv;
 mod detect;
+mod hwmon;
+mod iio;
 mod keeper;
 mod memory;
+mod one_wire;
+mod select;
 mod simulate;
+mod sysfs;
 mod task;
 mod thermal;
 
@@ -13,13 +19,23 @@ pub use task::{Group, watch};
 pub use thermal::celsius;
 
 use crate::settings::{self, SensorSource};
-use edgeveil_wire::Values;
+use edgeveil_wire::{ValueName, Values};
 use std::path::PathBuf;
 
 /// Gives rows of values, one at a time.
 pub trait Sensor: Send {
     /// Reads all values of the group. May block for a short time.
     fn read(&mut self) -> Result<Values, SensorError>;
+
+    /// Whether there is something to read. A source that brings its rows by itself may have nothing yet.
+    fn is_ready(&mut self) -> bool {
+        true
+    }
+
+    /// The unit of a value, where the source has one.
+    fn unit(&self, _: &ValueName) -> Option<&str> {
+        None
+    }
 }
 
 /// Why there is no row.
@@ -43,19 +59,78 @@ pub enum SensorError {
         /// What is wrong, and what would be right.
         what: String,
     },
+    /// The kernel shows no such device.
+    #[error("there is no {kind} `{name}` below {}; there {}", dir.display(), if known.is_empty() { "is none".to_owned() } else { format!("is: {}", known.join(", ")) })]
+    NoDevice {
+        /// What was looked for.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Where.
+        dir: PathBuf,
+        /// What is there.
+        known: Vec<String>,
+    },
+    /// A device gives nothing that can be read.
+    #[error("{} has no value that can be read", .0.display())]
+    NoValues(PathBuf),
+    /// A value that the settings ask for is not there.
+    #[error("there is no value `{from}`; the source has: {}", known.join(", "))]
+    NoValue {
+        /// Its name.
+        from: ValueName,
+        /// Those that are there.
+        known: Vec<String>,
+    },
+    /// A program does not do what it should.
+    #[error("`{program}` {what}")]
+    Program {
+        /// Its name.
+        program: String,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// A program has ended, or hangs.
+    #[error("`{program}` {what}; it is started again")]
+    Gone {
+        /// Its name.
+        program: String,
+        /// How.
+        what: String,
+    },
+    /// A device says that it has not measured.
+    #[error("{}: {what}", path.display())]
+    NotMeasured {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        what: &'static str,
+    },
+}
+
+impl SensorError {
+    /// Whether only opening it again can help.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone { .. })
+    }
 }
 
 /// Opens a group's source.
 pub fn open(sensor: &settings::Sensor) -> Result<Box<dyn Sensor>, SensorError> {
-    Ok(match &sensor.source {
+    let source: Box<dyn Sensor> = match &sensor.source {
         SensorSource::Csv(path) => Box::new(csv::Csv::open(path)?),
         SensorSource::Simulate { seed, outliers } => Box::new(simulate::Simulator::new(*seed, *outliers)),
         SensorSource::Thermal { zone, value } => Box::new(thermal::Thermal::open(zone, value.clone())?),
-    })
+        SensorSource::Hwmon(device) => Box::new(hwmon::open(device, &sensor.values)?),
+        SensorSource::Iio(device) => Box::new(iio::open(device, &sensor.values)?),
+        SensorSource::OneWire(device) => Box::new(one_wire::OneWire::open(device)?),
+        SensorSource::Command(command) => Box::new(command::Command::open(command, sensor.rate)?),
+    };
+    Ok(if sensor.values.is_empty() { source } else { Box::new(select::Select::new(source, &sensor.values)) })
 }
 
-/// How many cases a fuzzing test tries: a few, or as many as `FUZZ_CASES` says.
+/// How many cases a fuzzing test tries: a few, or as many as `EDGEVEIL_FUZZ_CASES` says.
 #[cfg(test)]
 pub(crate) fn fuzz_cases() -> u64 {
-    std::env::var("FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
+    std::env::var("EDGEVEIL_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
 }

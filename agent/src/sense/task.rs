@@ -91,6 +91,9 @@ async fn read_rows(group: &Group, sensor: &mut dyn Sensor, scorer: &mut Option<S
     while failures < FAILURES_BEFORE_REOPEN {
         ticks.tick().await;
         let moment = group.clock.now();
+        if !sensor.is_ready() {
+            continue;
+        }
         match block_in_place(|| sensor.read()) {
             Ok(values) => {
                 (failures, failing_since) = (0, None);
@@ -116,6 +119,9 @@ async fn read_rows(group: &Group, sensor: &mut dyn Sensor, scorer: &mut Option<S
                 failures += 1;
                 group.state.sensor(&group.settings.group, |health| health.failed += 1);
                 let since: Duration = *failing_since.get_or_insert(moment.uptime);
+                if error.is_gone() {
+                    return report_lost(group, &error, lost).await;
+                }
                 if failures >= FAILURES_BEFORE_REOPEN
                     || moment.uptime.saturating_sub(since) >= FAILING_TOO_LONG
                 {

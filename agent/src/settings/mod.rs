@@ -3,15 +3,21 @@
 //! [`Settings`] is valid by construction: [`parse`] gives either all of it or every problem with its line and key.
 //! `docs/settings.md` lists the keys.
 
+#[cfg(feature = "vision")]
+mod camera;
 mod document;
 mod parse;
+mod sensor;
 mod units;
 
+#[cfg(feature = "vision")]
+pub use camera::{Camera, CameraSource, Daily, HttpCamera, Schedule, Then, Url};
 pub use document::{Problem, Problems};
 pub use parse::parse;
+pub use sensor::{Device as SysfsDevice, Sensor, SensorSource, Value};
 pub use units::{ByteSize, Size};
 
-use edgeveil_wire::{DeviceName, Name, Topics, ValueName};
+use edgeveil_wire::{DeviceName, Topics};
 use std::{path::PathBuf, time::Duration};
 
 /// Everything the agent is told.
@@ -44,6 +50,8 @@ pub struct Device {
     pub name: Option<DeviceName>,
     /// Where the spool and the detectors' state live.
     pub data_dir: PathBuf,
+    /// Where the kernel shows its devices: `/sys`, but in tests.
+    pub sysfs: PathBuf,
 }
 
 /// Who must have a record before the device forgets it.
@@ -122,71 +130,6 @@ pub struct SpoolLane {
 }
 
 pub use edgeveil_spool::WhenFull;
-
-/// One camera.
-#[cfg(feature = "vision")]
-#[derive(Debug, Clone, PartialEq)]
-pub struct Camera {
-    /// Last level of its topic.
-    pub name: Name,
-    /// Where its frames come from.
-    pub source: CameraSource,
-    /// Frames a second, at most.
-    pub fps: f64,
-    /// JPEG quality, 1 to 100.
-    pub quality: u8,
-    /// Covered in each of its frames.
-    pub masks: Vec<edgeveil_veil::Mask>,
-}
-
-/// Where frames come from.
-#[cfg(feature = "vision")]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CameraSource {
-    /// A JPEG or PNG file, or a folder of them in the order of their names, over and over.
-    Replay(PathBuf),
-    /// A V4L2 device such as `/dev/video0`.
-    V4l2 {
-        /// The device file.
-        device: PathBuf,
-        /// What is asked of it.
-        size: Size,
-    },
-}
-
-/// One group of values that are read together.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sensor {
-    /// Last level of its topics.
-    pub group: Name,
-    /// Where the values come from.
-    pub source: SensorSource,
-    /// Rows a second.
-    pub rate: f64,
-    /// Whether rows are scored.
-    pub detector: Option<Detector>,
-}
-
-/// Where values come from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SensorSource {
-    /// A CSV file whose first line names the values, over and over.
-    Csv(PathBuf),
-    /// `sensor1` ~ N(20, 0.5) and `sensor2` ~ N(0.5, 0.05) with outliers.
-    Simulate {
-        /// The same seed gives the same stream.
-        seed: u64,
-        /// Share of outliers in `sensor2`.
-        outliers: f64,
-    },
-    /// A Linux thermal zone, degrees Celsius.
-    Thermal {
-        /// Its folder, such as `/sys/class/thermal/thermal_zone0`.
-        zone: PathBuf,
-        /// Name of the value.
-        value: ValueName,
-    },
-}
 
 /// How rows are scored.
 #[derive(Debug, Clone, PartialEq)]

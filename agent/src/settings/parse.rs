@@ -1,13 +1,14 @@
 //! From the file to [`Settings`]. Every key, its default and its bounds stand here.
 
 use super::{
-    Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, Problems, Profile, Sensor,
-    SensorSource, Settings, Spool, SpoolLane, WhenFull,
+    Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, Problems, Profile, Sensor, Settings,
+    Spool, SpoolLane, WhenFull,
     document::{self, Section},
+    sensor,
     units::Text,
 };
 #[cfg(feature = "vision")]
-use super::{Camera, CameraSource, OnFailure, Size, Veil, units::Masks};
+use super::{OnFailure, Veil, camera};
 #[cfg(feature = "vision")]
 use edgeveil_veil::{Cover, ModelKind};
 use edgeveil_wire::{Name, Topics};
@@ -20,10 +21,11 @@ pub fn parse(file: &Path, text: &str) -> Result<Settings, Problems> {
         let link = link(&root.section("link"));
         let spool = spool(&root.section("spool"));
         #[cfg(feature = "vision")]
-        let cameras = all(root, "camera", camera);
+        let cameras = all(root, "camera", camera::read);
         #[cfg(feature = "vision")]
         unique(root, "camera", cameras.iter().map(|camera| &camera.name));
-        let sensors = all(root, "sensor", sensor);
+        let sysfs = device.as_ref().map_or(Path::new("/sys"), |device| device.sysfs.as_path());
+        let sensors = all(root, "sensor", |section| group(section, sysfs));
         unique(root, "sensor", sensors.iter().map(|sensor| &sensor.group));
         #[cfg(not(feature = "vision"))]
         for key in ["camera", "veil"] {
@@ -60,7 +62,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Settings, Problems> {
 fn device(section: &Section<'_>) -> Option<Device> {
     let name = section.get::<Text<_>>("name").map(|Text(name)| name);
     let data_dir = section.or("data_dir", PathBuf::from("/var/lib/edgeveil"));
-    Some(Device { name, data_dir })
+    let sysfs = section.or("sysfs", PathBuf::from("/sys"));
+    Some(Device { name, data_dir, sysfs })
 }
 
 fn link(section: &Section<'_>) -> Option<Link> {
@@ -149,42 +152,11 @@ fn spool(section: &Section<'_>) -> Spool {
     }
 }
 
-#[cfg(feature = "vision")]
-fn camera(section: &Section<'_>) -> Option<Camera> {
-    let name = section.required::<Text<Name>>("name");
-    let source = section.section("source");
-    let size = section.get::<Size>("size").unwrap_or(Size { width: 640, height: 480 });
-    let source = match source.one_of(&["replay", "v4l2"]) {
-        Some("replay") => source.get("replay").map(CameraSource::Replay),
-        Some(_) => source.get("v4l2").map(|device| CameraSource::V4l2 { device, size }),
-        None => None,
-    };
-    let fps = section.within("fps", 1.0, 0.001..=120.0);
-    let quality = section.within("quality", 85, 1..=100);
-    let masks = section.get::<Masks>("masks").unwrap_or_default().0;
-    Some(Camera { name: name?.0, source: source?, fps, quality, masks })
-}
-
-fn sensor(section: &Section<'_>) -> Option<Sensor> {
+fn group(section: &Section<'_>, sysfs: &Path) -> Option<Sensor> {
     let group = section.required::<Text<Name>>("group");
     let rate = section.within("rate", 1.0, 1e-5..=1000.0);
-    let table = section.section("source");
-    let source = match table.one_of(&["csv", "simulate", "thermal"]) {
-        Some("csv") => table.get("csv").map(SensorSource::Csv),
-        Some("simulate") => {
-            let simulate = table.section("simulate");
-            let seed = simulate.or("seed", 0);
-            Some(SensorSource::Simulate { seed, outliers: simulate.within("outliers", 0.08, 0.0..=1.0) })
-        }
-        Some(_) => table.get::<PathBuf>("thermal").and_then(|zone| {
-            // A bare name is one of the kernel's own zones.
-            let zone = if zone.is_absolute() { zone } else { Path::new("/sys/class/thermal").join(zone) };
-            let value =
-                "temperature".parse().map_err(|error| table.problem("thermal", format!("{error}"))).ok()?;
-            Some(SensorSource::Thermal { zone, value })
-        }),
-        None => None,
-    };
+    let source = sensor::source(section, sysfs);
+    let values = sensor::values(section);
     let detect = section.or("detect", true);
     let seed = section.or("detector_seed", 0);
     let of_rate = Profile::of_rate(rate);
@@ -200,7 +172,7 @@ fn sensor(section: &Section<'_>) -> Option<Sensor> {
     );
     let alerts = choice(section, "alerts", &[("rows", Alerts::Rows), ("episodes", Alerts::Episodes)]);
     let detector = detect.then_some(Detector { seed, profile, alerts });
-    Some(Sensor { group: group?.0, source: source?, rate, detector })
+    Some(Sensor { group: group?.0, source: source?, values, rate, detector })
 }
 
 #[cfg(feature = "vision")]
@@ -238,7 +210,7 @@ fn veil(section: &Section<'_>, wanted: bool) -> Option<Veil> {
 }
 
 /// One of a few words; the first is the default.
-fn choice<T: Copy>(section: &Section<'_>, key: &'static str, words: &[(&str, T)]) -> T {
+pub(super) fn choice<T: Copy>(section: &Section<'_>, key: &'static str, words: &[(&str, T)]) -> T {
     let Some(word) = section.get::<String>(key) else { return words[0].1 };
     if let Some((_, value)) = words.iter().find(|(known, _)| *known == word) {
         return *value;

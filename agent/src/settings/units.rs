@@ -176,6 +176,21 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     Some((number, text[split..].trim()))
 }
 
+impl Unit for Vec<String> {
+    const WANTED: &'static str = "a program and its arguments, such as [\"rpicam-vid\", \"-t\", \"0\"]";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let wrong = || format!("wants {}", Self::WANTED);
+        let DeValue::Array(array) = value else { return Err(wrong()) };
+        let words: Result<Vec<_>, _> =
+            array.iter().map(|word| String::from_toml(word.get_ref()).map_err(|_| wrong())).collect();
+        let words = words?;
+        if words.first().is_none_or(String::is_empty) || words.iter().any(|word| word.contains('\0')) {
+            return Err(wrong());
+        }
+        Ok(words)
+    }
+}
+
 impl Unit for Duration {
     const WANTED: &'static str =
         "a time with its unit, such as \"500 ms\", \"10 s\", \"5 min\", \"2 h\" or \"7 d\"";

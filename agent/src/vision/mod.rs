@@ -7,4 +7,4 @@ mod thread;
 
 pub use slots::Slots;
 pub use start::Start;
-pub use thread::{CameraView, Vision, watch};
+pub use thread::{CameraView, Vision, Waiting, watch};

@@ -75,6 +75,7 @@ impl Start {
             ));
             let camera = capture::Camera {
                 settings: camera.clone(),
+                data_dir: settings.device.data_dir.clone(),
                 index,
                 slots: slots.clone(),
                 records: records.clone(),

@@ -4,7 +4,7 @@ use super::Slots;
 use crate::{
     clock::{Clock, Moment},
     pause::Pause,
-    record::{ImageNumbers, Records},
+    record::{ImageNumbers, Receipt, Records},
     settings::{self, OnFailure},
     state::State,
     watchdog::{Part, Progress},
@@ -26,6 +26,16 @@ pub struct CameraView {
     pub masks: Vec<Mask>,
 }
 
+/// A frame that waits for the veil.
+pub struct Waiting {
+    /// What the camera saw.
+    pub frame: Frame,
+    /// When.
+    pub moment: Moment,
+    /// For a source that waits until the image is durable.
+    pub receipt: Option<Receipt>,
+}
+
 /// What the thread needs.
 pub struct Vision {
     /// How faces are covered.
@@ -35,7 +45,7 @@ pub struct Vision {
     /// The device, for the images' metadata.
     pub device: DeviceName,
     /// Where the frames wait.
-    pub slots: Arc<Slots<(Frame, Moment)>>,
+    pub slots: Arc<Slots<Waiting>>,
     /// Numbers the images.
     pub numbers: ImageNumbers,
     /// Where the images go.
@@ -61,19 +71,20 @@ pub fn watch(mut vision: Vision) {
     while !vision.pause.is_over() {
         vision.progress.beat(Part::Vision);
         veil.open_if_due(&vision);
-        let Some((camera, (frame, moment))) = vision.slots.take(LOOK_UP) else { continue };
+        let Some((camera, Waiting { frame, moment, receipt })) = vision.slots.take(LOOK_UP) else { continue };
         let (width, height) = (frame.width(), frame.height());
         // A frame that could not be veiled is dropped or wholly covered, as the settings say; it never goes on as it is.
         match veil.apply(camera, frame) {
             Ok(image) => {
                 let cover = vision.veil.settings.cover.to_string();
-                vision.keep(camera, &image, cover, moment);
+                vision.keep(camera, &image, cover, moment, receipt);
             }
             Err(failure) => {
                 vision.failed(camera, &failure);
                 if vision.veil.on_failure == OnFailure::CoverAll {
                     let image = VeiledImage::blank(width, height);
-                    vision.keep(camera, &image, "all".to_owned(), moment);
+                    let receipt = receipt.map(Receipt::of_a_cover);
+                    vision.keep(camera, &image, "all".to_owned(), moment, receipt);
                 }
             }
         }
@@ -142,7 +153,14 @@ enum Failure {
 }
 
 impl Vision {
-    fn keep(&mut self, camera: usize, image: &VeiledImage, cover: String, moment: Moment) {
+    fn keep(
+        &mut self,
+        camera: usize,
+        image: &VeiledImage,
+        cover: String,
+        moment: Moment,
+        receipt: Option<Receipt>,
+    ) {
         let CameraView { name, quality, .. } = &self.cameras[camera];
         let faces = image.faces().len() as u32;
         let meta = ImageMeta {
@@ -159,7 +177,7 @@ impl Vision {
             }
             Ok(jpeg) => {
                 self.numbers.advance();
-                self.records.image(name.clone(), meta.stamp, jpeg);
+                self.records.image(name.clone(), meta.stamp, jpeg, receipt);
                 self.state.camera(name, |health| {
                     health.images += 1;
                     health.faces += u64::from(faces);
