@@ -1,7 +1,7 @@
 //! The Rust side of `benches/compare.py`: fits and scores the rows of a file of little-endian f64 values, and streams some.
 //!
-//! `throughput fit FILE COLUMNS SEED` prints one JSON line with the processor time of a fit and of the scores; with a further argument it only
-//! writes the scores to that file, as f64. `throughput stream COLUMNS` prints the mean cost of a row.
+//! `throughput fit FILE COLUMNS SEED` prints one JSON line with the processor time of a fit and of the scores; `throughput scores FILE COLUMNS
+//! SEED TREES SCORES` writes the scores of a forest of so many trees to the file SCORES, as f64. `throughput stream COLUMNS` prints the mean cost of a row.
 
 use std::hint::black_box;
 use std::sync::LazyLock;
@@ -15,29 +15,40 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["fit", file, columns, seed] => fit(file, columns.parse()?, seed.parse()?, None),
-        ["fit", file, columns, seed, scores] => fit(file, columns.parse()?, seed.parse()?, Some(scores)),
+        ["fit", file, columns, seed] => fit(file, columns.parse()?, seed.parse()?),
+        ["scores", file, columns, seed, trees, to] => {
+            scores(file, columns.parse()?, seed.parse()?, trees.parse()?, to)
+        }
         ["stream", columns] => stream(columns.parse()?),
-        _ => Err("throughput fit FILE COLUMNS SEED [SCORES] | throughput stream COLUMNS".into()),
+        _ => Err("throughput fit FILE COLUMNS SEED | scores FILE COLUMNS SEED TREES SCORES | stream COLUMNS"
+            .into()),
     }
 }
 
-fn fit(
+fn rows(file: &str, columns: usize) -> Result<Array2<f64>, Box<dyn std::error::Error>> {
+    let bytes = std::fs::read(file)?;
+    let values: Vec<f64> = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+    Ok(Array2::from_shape_vec((values.len() / columns, columns), values)?)
+}
+
+fn scores(
     file: &str,
     columns: usize,
     seed: u64,
-    scores_to: Option<&str>,
+    trees: usize,
+    to: &str,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let bytes = std::fs::read(file)?;
-    let values: Vec<f64> = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
-    let rows = Array2::from_shape_vec((values.len() / columns, columns), values)?;
+    let rows = rows(file, columns)?;
+    let forest = IsolationForest::params().seed(seed).n_trees(trees).fit(&DatasetBase::from(rows.clone()))?;
+    let scores = forest.score_samples(&rows)?;
+    std::fs::write(to, scores.iter().flat_map(|s| s.to_le_bytes()).collect::<Vec<u8>>())?;
+    Ok(())
+}
+
+fn fit(file: &str, columns: usize, seed: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let rows = rows(file, columns)?;
     let dataset = DatasetBase::from(rows.clone());
     let params = IsolationForest::params().seed(seed);
-    if let Some(path) = scores_to {
-        let scores = params.fit(&dataset)?.score_samples(&rows)?;
-        std::fs::write(path, scores.iter().flat_map(|s| s.to_le_bytes()).collect::<Vec<u8>>())?;
-        return Ok(());
-    }
     let forest = params.fit(&dataset)?;
     let fit = cost(|| drop(black_box(params.fit(&dataset))));
     let score = cost(|| drop(black_box(forest.score_samples(&rows))));

@@ -45,7 +45,8 @@ impl fmt::Display for Cover {
 pub enum Profile {
     /// Both networks look at the whole frame, at up to 1280 pixels.
     Thorough,
-    /// YuNet looks at the whole frame at up to 960 pixels, CenterFace at whatever is doubtful.
+    /// YuNet looks at the whole frame at up to 960 pixels, CenterFace at whatever is doubtful, and once
+    /// more where it is not sure.
     #[default]
     Balanced,
     /// The same at 512 pixels, and less is doubtful.
@@ -120,11 +121,13 @@ pub(crate) struct Cascade {
 
 impl Cascade {
     fn of(profile: Profile) -> Cascade {
-        let balanced = Cascade { sides: (640, 960), doubtful: 0.1, sure: 0.85, needed: 0.257, whole: false };
+        let balanced = Cascade { sides: (640, 960), doubtful: 0.15, sure: 0.85, needed: 0.245, whole: false };
         match profile {
             Profile::Thorough => Cascade { sides: (640, 1280), whole: true, needed: 0.215, ..balanced },
             Profile::Balanced => balanced,
-            Profile::Fast => Cascade { sides: (512, 512), doubtful: 0.2, sure: 0.7, ..balanced },
+            Profile::Fast => {
+                Cascade { sides: (512, 512), doubtful: 0.2, sure: 0.7, needed: 0.257, ..balanced }
+            }
         }
     }
 

@@ -6,8 +6,17 @@ use crate::geometry::Rect;
 
 /// A face larger than this in pixels of the input (longer side) is looked at in half the scale.
 const LARGEST: f32 = 64.0;
-/// What is added around a box: so much of its longer side, and so many pixels of the input.
-const AROUND: (f32, f32) = (0.6, 12.0);
+
+/// How a box is looked at.
+pub(super) struct Look {
+    /// How much larger than at the scale that suits it.
+    pub zoom: f32,
+    /// What is added around it: so much of its longer side, and so many pixels of the input.
+    pub around: (f32, f32),
+}
+
+/// As CenterFace first sees what YuNet proposes.
+pub(super) const FIRST: Look = Look { zoom: 1.0, around: (0.6, 12.0) };
 
 /// The frame at one scale: a power of two below the first.
 struct Level {
@@ -48,6 +57,7 @@ pub(super) fn regions(
     height: u32,
     boxes: impl Iterator<Item = Rect>,
     long_side: u32,
+    look: &Look,
 ) -> Vec<Fit> {
     let finest = long_side as f32 / width.max(height) as f32;
     let mut levels: Vec<Level> = Vec::new();
@@ -59,9 +69,10 @@ pub(super) fn regions(
             depth += 1;
         }
         while levels.len() <= depth {
-            levels.push(Level { scale: finest / (1 << levels.len()) as f32, parts: Vec::new() });
+            levels.push(Level { scale: look.zoom * finest / (1 << levels.len()) as f32, parts: Vec::new() });
         }
-        let more = r.w.max(r.h) * scale * AROUND.0 + AROUND.1;
+        scale *= look.zoom;
+        let more = r.w.max(r.h) * scale * look.around.0 + look.around.1;
         let (w, h) = (width as f32 * scale, height as f32 * scale);
         let x = (r.x * scale - more).clamp(0.0, w);
         let y = (r.y * scale - more).clamp(0.0, h);
@@ -147,7 +158,7 @@ mod tests {
             rect(-20.0, 300.0, 60.0, 60.0),
         ];
         for one in boxes {
-            let fits = regions(1920, 1080, [one].into_iter(), 960);
+            let fits = regions(1920, 1080, [one].into_iter(), 960, &FIRST);
             assert_eq!(fits.len(), 1);
             let Fit { input: (w, h), part } = fits[0];
             assert!(w.is_multiple_of(32) && h.is_multiple_of(32));
@@ -158,7 +169,12 @@ mod tests {
             let scaled = one.w.max(one.h) * w as f32 / part.w;
             assert!(scaled <= 64.5, "{scaled}");
         }
-        assert!(regions(640, 480, [rect(700.0, 0.0, 20.0, 20.0)].into_iter(), 640).is_empty());
+        // The same box looked at in more pixels.
+        let [once, more] = [&FIRST, &Look { zoom: 1.5, ..FIRST }]
+            .map(|look| regions(640, 480, [boxes[0]].into_iter(), 640, look)[0]);
+        let scale = |fit: &Fit| fit.input.0 as f32 / fit.part.w;
+        assert!((scale(&more) / scale(&once) - 1.5).abs() < 0.01, "{once:?} {more:?}");
+        assert!(regions(640, 480, [rect(700.0, 0.0, 20.0, 20.0)].into_iter(), 640, &FIRST).is_empty());
     }
 
     #[test]
@@ -196,12 +212,12 @@ mod tests {
     #[test]
     fn neighbours_share_a_part() {
         let boxes = [rect(100.0, 100.0, 30.0, 30.0), rect(140.0, 100.0, 30.0, 30.0)];
-        assert_eq!(regions(640, 480, boxes.into_iter(), 640).len(), 1);
+        assert_eq!(regions(640, 480, boxes.into_iter(), 640, &FIRST).len(), 1);
         let boxes = [rect(10.0, 10.0, 30.0, 30.0), rect(580.0, 430.0, 30.0, 30.0)];
-        assert_eq!(regions(640, 480, boxes.into_iter(), 640).len(), 2);
+        assert_eq!(regions(640, 480, boxes.into_iter(), 640, &FIRST).len(), 2);
         // However many there are, no more is looked at than the frame has.
         let many = (0..400).map(|i| rect((i % 20) as f32 * 32.0, (i / 20) as f32 * 24.0, 20.0, 20.0));
-        let pixels: u32 = regions(640, 480, many, 640).iter().map(|f| f.input.0 * f.input.1).sum();
+        let pixels: u32 = regions(640, 480, many, 640, &FIRST).iter().map(|f| f.input.0 * f.input.1).sum();
         assert!(pixels <= 640 * 480, "{pixels}");
     }
 }
