@@ -123,7 +123,7 @@ impl Cascade {
     fn of(profile: Profile) -> Cascade {
         let balanced = Cascade { sides: (640, 960), doubtful: 0.15, sure: 0.85, needed: 0.245, whole: false };
         match profile {
-            Profile::Thorough => Cascade { sides: (640, 1280), whole: true, needed: 0.215, ..balanced },
+            Profile::Thorough => Cascade { sides: (640, 1280), whole: true, needed: 0.19, ..balanced },
             Profile::Balanced => balanced,
             Profile::Fast => {
                 Cascade { sides: (512, 512), doubtful: 0.2, sure: 0.7, needed: 0.257, ..balanced }
