@@ -3,6 +3,7 @@
 //! Follow the data: [`capture`] and [`sense`] produce, [`vision`] veils, [`record`] makes durable, [`link`] delivers.
 //! [`run`](run::run) puts them together.
 
+pub mod allocator;
 #[cfg(feature = "vision")]
 pub mod capture;
 pub mod cli;

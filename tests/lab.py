@@ -1,0 +1,231 @@
+"""A real mosquitto with mutual TLS and a bridge with SQLite in a temporary folder, for the scripts that measure."""
+import os, re, shutil, socket, sqlite3, subprocess, sys, tempfile, threading, time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+os.chdir(ROOT)
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+TARGET = os.environ.get("CARGO_TARGET_DIR", "target")
+AGENT, BRIDGE = (os.path.join(TARGET, "release", name) for name in ("edgeveil-agent", "edgeveil-bridge"))
+# Makes records and is not measured itself. With the tests' profile the programs keep the features they ship with.
+LOAD = os.path.join(TARGET, "debug", "examples", "load")
+PATIENCE = 1800  # bounds what hangs; measures nothing
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def run(*command, **more):
+    return subprocess.run(command, check=True, **more)
+
+
+def build(done):
+    run("tests/need", "mosquitto:mosquitto", "mosquitto_pub:mosquitto-clients")
+    if done:
+        return
+    run("cargo", "build", "--quiet", "--release", "--locked", "--package", "edgeveil-agent", "--package", "edgeveil-bridge")
+    run("cargo", "build", "--quiet", "--locked", "--workspace", "--example", "load")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(what, look):
+    end = time.monotonic() + PATIENCE
+    while not look():
+        if time.monotonic() > end:
+            sys.exit(f"not seen within {PATIENCE} s: {what}")
+        time.sleep(0.02)
+
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+    return path
+
+
+def load_average():
+    with open("/proc/loadavg") as file:
+        return float(file.read().split()[0])
+
+
+class Lab:
+    """Used with `with`: all that it has started ends with it, and its folder goes."""
+    def __init__(self, agent=AGENT):
+        self.agent_program, self.processes, self.port = agent, [], free_port()
+        self.folder = tempfile.mkdtemp(prefix="edgeveil-lab-")
+
+    def __enter__(self):
+        try:
+            self.begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.terminate()
+                process.wait(60)
+        shutil.rmtree(self.folder)
+
+    def begin(self):
+        folder = self.folder
+        for what in (["init"], ["broker", "localhost"], ["device", "bridge"]):
+            run(BRIDGE, "certs", *what, "--dir", f"{folder}/certs", stdout=subprocess.DEVNULL)
+        broker = f"{folder}/certs/brokers/localhost"
+        write(f"{folder}/mosquitto.conf", f"""
+user root
+listener {self.port} 127.0.0.1
+cafile {folder}/certs/ca.pem
+certfile {broker}/cert.pem
+keyfile {broker}/key.pem
+require_certificate true
+use_identity_as_username true
+allow_anonymous false
+acl_file {ROOT}/certs/mosquitto.acl
+persistence false
+max_queued_messages 0
+log_type error
+""")
+        self.start("mosquitto", "-c", f"{folder}/mosquitto.conf", log="mosquitto.log")
+        until("mosquitto", self.listens)
+        ca, cert, key = self.identity("bridge")
+        write(f"{folder}/bridge.toml", f"""
+data_dir = "{folder}/bridge"
+[mqtt]
+host = "localhost"
+port = {self.port}
+ca = "{ca}"
+cert = "{cert}"
+key = "{key}"
+[http]
+listen = "127.0.0.1:0"
+""")
+        self.bridge = self.start(BRIDGE, "serve", "--config", f"{folder}/bridge.toml", log="bridge.log")
+        until("the bridge", lambda: "subscribed" in self.read("bridge.log"))
+
+    def listens(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def start(self, *command, log):
+        with open(f"{self.folder}/{log}", "w") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        self.processes.append(process)
+        return process
+
+    def read(self, log):
+        with open(f"{self.folder}/{log}") as file:
+            return file.read()
+
+    def identity(self, device):
+        folder = f"{self.folder}/certs/devices/{device}"
+        if not os.path.isdir(folder):
+            run(BRIDGE, "certs", "device", device, "--dir", f"{self.folder}/certs", stdout=subprocess.DEVNULL)
+        return f"{self.folder}/certs/ca.pem", f"{folder}/cert.pem", f"{folder}/key.pem"
+
+    def settings(self, device, more=""):
+        ca, cert, key = self.identity(device)
+        return write(f"{self.folder}/{device}.toml", f"""
+[device]
+data_dir = "{self.folder}/{device}"
+[link]
+host = "localhost"
+port = {self.port}
+ca = "{ca}"
+cert = "{cert}"
+key = "{key}"
+[spool]
+min_free = "0 B"
+{more}
+""")
+
+    def agent(self, device, more="", every=0.1):
+        """Starts an agent; comes back once it is connected, with the seconds until it had started."""
+        config, log, began = self.settings(device, more), f"{device}.log", time.monotonic()
+        agent = Watched(self.start(self.agent_program, "run", "--config", config, log=log), every)
+        said = lambda word: lambda: word in self.read(log) or agent.process.poll() is not None
+        until("the agent", said(" started "))
+        started = time.monotonic() - began
+        until("a connection", said(" connected "))
+        if agent.process.poll() is not None:
+            sys.exit(f"the agent ended: {self.read(log)}")
+        return agent, started
+
+    def fill(self, device, readings, images):
+        """Gives a device's agent, which does not run, a backlog."""
+        run(LOAD, "fill", f"{self.folder}/{device}/spool", device, str(readings), str(images))
+
+    def waiting(self, device):
+        """Readings and images in the spool of an agent that does not run."""
+        said = run(self.agent_program, "spool", "ls", "--dir", f"{self.folder}/{device}/spool", capture_output=True, text=True)
+        lanes = dict(line.split()[:2] for line in said.stdout.splitlines())
+        return int(lanes["reading"]), int(lanes["image"])
+
+    def count(self, device):
+        """Readings and images of a device that the bridge has."""
+        catalog = sqlite3.connect(f"file:{self.folder}/bridge/catalog.sqlite?mode=ro", uri=True)
+        try:
+            one = lambda table: catalog.execute(f"SELECT count(*) FROM {table} WHERE device = ?", (device,)).fetchone()[0]
+            return one("reading"), one("image")
+        finally:
+            catalog.close()
+
+    def arrived(self, device, readings, images):
+        """Asks seldom: counting costs the bridge's disk and processor."""
+        end = time.monotonic() + PATIENCE
+        while self.count(device) != (readings, images):
+            if time.monotonic() > end:
+                sys.exit(f"of {device} only {self.count(device)} arrived")
+            time.sleep(0.2)
+
+
+class Watched:
+    """A process whose memory is looked at again and again."""
+    def __init__(self, process, every):
+        self.process, self.every, self.pss, self.over = process, every, [], threading.Event()
+        self.thread = threading.Thread(target=self.look)
+        self.thread.start()
+
+    def look(self):
+        while not self.over.wait(self.every):
+            try:
+                with open(f"/proc/{self.process.pid}/smaps_rollup") as file:
+                    self.pss.append(next(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024)
+            except (OSError, StopIteration):
+                return
+
+    def threads(self):
+        names = []
+        for task in os.listdir(f"/proc/{self.process.pid}/task"):
+            with open(f"/proc/{self.process.pid}/task/{task}/comm") as file:
+                names.append(file.read().strip())
+        return sorted(names)
+
+    def mappings(self):
+        """PSS in KiB by kind of mapping: those of the program and libraries by their rights."""
+        found, kind = {}, None
+        with open(f"/proc/{self.process.pid}/smaps") as file:
+            for line in file:
+                if head := re.match(r"[0-9a-f]+-[0-9a-f]+ (\S+) \S+ \S+ \S+\s*(.*)", line):
+                    rights, name = head.groups()
+                    kind = f"{os.path.basename(name)} {rights}" if name.startswith("/") else name or f"anonymous {rights}"
+                elif line.startswith("Pss:"):
+                    found[kind] = found.get(kind, 0) + int(line.split()[1])
+        return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+    def cpu(self):
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def stop(self):
+        """Gives the seconds of processor time it has taken."""
+        cpu = self.cpu()
+        self.over.set()
+        self.thread.join()
+        self.process.terminate()
+        self.process.wait(60)
+        return cpu
