@@ -25,6 +25,7 @@ use crate::{
 use edgeveil_spool::Spool;
 use edgeveil_wire::{BootId, DeviceName};
 use limit::Limiter;
+use restamp::Restamp;
 use session::{End, Lost};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -69,10 +70,11 @@ impl Link {
     pub async fn run(self, stop: CancellationToken) {
         let mut retry = FIRST_RETRY;
         let mut limiter = Limiter::new(&self.settings.limits, &self.data_dir, Instant::now());
+        let mut restamp = Restamp::new(self.boot);
         let mut keep_alive = self.settings.keep_alive;
         while !stop.is_cancelled() {
             let began = Instant::now();
-            let end = session::run(&self, &mut limiter, keep_alive, &stop).await;
+            let end = session::run(&self, &mut limiter, &mut restamp, keep_alive, &stop).await;
             self.spool.release_all();
             limiter.close();
             let Lost { why, had_delivered, was_slow } = match end {

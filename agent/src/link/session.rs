@@ -5,7 +5,7 @@ use super::{
     identity::IdentityError,
     identity::Version,
     limit::Limiter,
-    restamp::restamp,
+    restamp::Restamp,
     window::{MAX_UNACKNOWLEDGED, Parcel, Window},
 };
 use crate::{
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use edgeveil_spool::{NewRecord, Record, RecordId};
 use edgeveil_wire::{Ack, ClockState, DeviceState, Lane, Status, Topic};
 use rumqttc::{
-    Outgoing, TlsConfiguration, Transport,
+    NetworkOptions, Outgoing, TlsConfiguration, Transport,
     v5::{
         AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
         mqttbytes::{
@@ -73,7 +73,13 @@ const PACKET_HEAD: usize = 16;
 const MAX_REFUSED: usize = 20;
 
 /// Connects and works until the connection ends. Whatever was leased is the caller's to release.
-pub async fn run(link: &Link, limiter: &mut Limiter, keep_alive: Duration, stop: &CancellationToken) -> End {
+pub async fn run(
+    link: &Link,
+    limiter: &mut Limiter,
+    restamp: &mut Restamp,
+    keep_alive: Duration,
+    stop: &CancellationToken,
+) -> End {
     let version = Version::of(&link.settings);
     let identity = match block_in_place(|| Identity::load(&link.settings)) {
         Ok(identity) => identity,
@@ -88,6 +94,7 @@ pub async fn run(link: &Link, limiter: &mut Limiter, keep_alive: Duration, stop:
     let session = Session {
         link,
         limiter,
+        restamp,
         version,
         client,
         received,
@@ -106,6 +113,10 @@ fn options(link: &Link, identity: &Identity, keep_alive: Duration) -> MqttOption
     let settings = &link.settings;
     let mut options = MqttOptions::new(link.device.as_str(), &settings.host, settings.port);
     options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(identity.tls.clone())));
+    // Else the last small packet of several waits for the other side's delayed acknowledgement, 40 ms each time.
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
     options.set_keep_alive(keep_alive);
     options.set_clean_start(false);
     let mut properties = ConnectProperties::new();
@@ -155,6 +166,7 @@ async fn poll(
 struct Session<'a> {
     link: &'a Link,
     limiter: &'a mut Limiter,
+    restamp: &'a mut Restamp,
     /// Of the certificate files that this connection was made with.
     version: Version,
     client: AsyncClient,
@@ -229,7 +241,7 @@ impl Session<'_> {
         for Record { id, header, payload, live, lane } in records {
             let rest = String::from_utf8_lossy(&header);
             let topic = format!("{}/{}/{rest}", self.link.settings.topics.prefix(), self.link.device);
-            let payload = Bytes::from(restamp(&rest, payload, self.link.boot, moment));
+            let payload = Bytes::from(self.restamp.restamp(id, &rest, payload, moment));
             if payload.len() + topic.len() + PACKET_HEAD > self.max_packet as usize {
                 let why = format!(
                     "{} bytes are more than the broker takes ({}); lower camera.quality or the camera's size, or raise the broker's bound",
@@ -401,6 +413,7 @@ impl Session<'_> {
     /// bridge that is slower than the patience would be sent the same records for ever.
     fn done(&mut self, ids: &[RecordId]) {
         self.window.delivered(ids, Instant::now());
+        self.restamp.delivered(ids);
         self.had_delivered = true;
         if let Err(error) = block_in_place(|| self.link.spool.done(ids)) {
             // They stay in the spool, go out once more, and are recognised by their ids.

@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 /// Publishes handed to rumqttc that the broker has not acknowledged, at most.
 pub const MAX_UNACKNOWLEDGED: usize = 50;
+/// While the broker owes more acknowledgements than this, fewer records than this are not worth asking the spool for: there
+/// will be room for more in a moment, and each look costs as much as ten records.
+const HANDFUL: usize = 16;
 /// Bytes under way, at most (and one record more): what the link costs in memory.
 const MAX_BYTES: u64 = 4 << 20;
 /// What the broker has not acknowledged is worth so much time of the link, so that an alert is not long behind it; but
@@ -141,6 +144,9 @@ impl Window {
             _ => self.records.min(1 + self.under_way.values().filter(waited).count()),
         };
         let records = most.saturating_sub(self.under_way.len()).min(packets);
+        if records < HANDFUL && unacknowledged > HANDFUL {
+            return None;
+        }
         let bytes =
             MAX_BYTES.saturating_sub(self.bytes).min(self.meter.ahead().saturating_sub(self.unacknowledged));
         (records > 0 && bytes > 0).then(|| LeaseLimit::new(records, bytes))
@@ -321,9 +327,14 @@ mod tests {
             window.queue(parcel(n, 1));
         }
         assert_eq!(window.room(now), None, "packets");
-        window.sent(1, now);
-        window.acknowledged_by_broker(1, now);
-        assert_eq!(window.room(now).unwrap().records, 1);
+        for packet in 1..HANDFUL as u16 {
+            window.sent(packet, now);
+            window.acknowledged_by_broker(packet, now);
+            assert_eq!(window.room(now), None, "few");
+        }
+        window.sent(HANDFUL as u16, now);
+        window.acknowledged_by_broker(HANDFUL as u16, now);
+        assert_eq!(window.room(now).unwrap().records, HANDFUL);
     }
 
     #[test]

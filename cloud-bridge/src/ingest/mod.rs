@@ -36,6 +36,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Objects written at the same time.
 const PUTS: usize = 8;
+/// So many messages at once come from somebody who has sent all that may be under way, and waits. When nothing more
+/// comes for the time of `QUIET_BURST`, waiting for a fuller batch would only hold them up.
+const BURST: usize = 32;
+const QUIET_BURST: Duration = Duration::from_millis(2);
 /// Between two lines about refused messages.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -149,7 +153,7 @@ impl Ingest {
         }
     }
 
-    /// More messages, until the batch is full or `linger` is over.
+    /// More messages, until the batch is full, `linger` is over or a burst has ended.
     async fn gather(&mut self, first: Inbound) -> Vec<Inbound> {
         let mut messages = vec![first];
         let linger = tokio::time::sleep(self.settings.linger);
@@ -162,6 +166,7 @@ impl Ingest {
                     None => break,
                 },
                 () = &mut linger => break,
+                () = tokio::time::sleep(QUIET_BURST), if messages.len() >= BURST => break,
             }
         }
         messages

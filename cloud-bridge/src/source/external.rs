@@ -17,7 +17,7 @@ use crate::{
 use bytes::Bytes;
 use edgeveil_wire::Topics;
 use rumqttc::{
-    TlsConfiguration, Transport,
+    NetworkOptions, TlsConfiguration, Transport,
     v5::{
         AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
         mqttbytes::{
@@ -108,8 +108,12 @@ impl External {
             Some(u32::try_from(settings.session_expiry.as_secs()).unwrap_or(u32::MAX));
         properties.receive_maximum = Some(settings.receive_maximum);
         properties.max_packet_size = Some(MAX_PACKET);
+        // Acknowledgements are small, and devices wait for them.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
         options
             .set_transport(transport(config))
+            .set_network_options(network)
             .set_keep_alive(settings.keep_alive)
             .set_clean_start(false)
             .set_connect_properties(properties)
