@@ -118,6 +118,8 @@ impl Splitter {
             _ => {
                 self.keep(&bytes[..1]);
                 self.marker(bytes[0], found);
+                // Fill bytes and markers without content may follow each other without end.
+                self.bound(found);
                 1
             }
         }
@@ -288,6 +290,16 @@ pub(super) mod tests {
             [&jpeg(48, 32)[..], &[0xff, SOI, 0xff, 0xe0, 0, 2, 0xff, SOS, 0, 2], &vec![7; 9000]].concat();
         let found = cut(&[&giant[..], &jpeg(64, 32)].concat(), 4096, 8192);
         assert_eq!(found, [Ok(48), Err("a picture is larger than 32 MiB"), Ok(64)]);
+        // Bytes that may stand between markers, and never end.
+        for (start, endless) in [
+            (&[0xff, SOI, 0xff][..], &[0xff][..]),
+            (&[0xff, SOI, 0xff], &[TEM, 0xff]),
+            (&[0xff, SOI, 0xff, SOS, 0, 2], &[0xff]),
+        ] {
+            let giant = [start, &endless.repeat(9000 / endless.len())].concat();
+            let found = cut(&[&giant[..], &[0; 2], &jpeg(64, 32)].concat(), 4096, 8192);
+            assert_eq!(found, [Err("a picture is larger than 32 MiB"), Ok(64)], "{endless:?}");
+        }
     }
 
     /// `EDGEVEIL_FUZZ_CASES` sets how many inputs are tried.

@@ -145,7 +145,7 @@ pub enum CaptureError {
         why: String,
     },
     /// An upload cannot be deleted.
-    #[error("cannot delete below {}: {source}; let the agent's user write to the folder, or set `then = \"keep\"`", path.display())]
+    #[error("cannot delete below {}: {source}; let the agent's user write to the folder (run by systemd, name it in ReadWritePaths= as well), or set `then = \"keep\"`", path.display())]
     Delete {
         /// The file or folder.
         path: PathBuf,

@@ -208,7 +208,12 @@ fn stream(
         let result = source.next();
         *lost |= camera.pulse.beat();
         match result {
-            Ok(Some(_)) if schedule.every.is_some() && opened.elapsed() < schedule.warm_up => continue,
+            Ok(Some(_)) if schedule.every.is_some() && opened.elapsed() < schedule.warm_up => {
+                // Not every source waits for the next picture by itself.
+                if camera.pause.wait(ASK_AGAIN.min(period)) {
+                    break;
+                }
+            }
             Ok(Some(shot)) => {
                 *retry = FIRST_RETRY;
                 bad = 0;

@@ -167,7 +167,7 @@ pub struct Writer {
     wait: Duration,
     /// Of images that the next commit makes durable: at most one for each watched folder.
     #[cfg(feature = "vision")]
-    receipts: Vec<Receipt>,
+    receipts: Vec<(edgeveil_spool::RecordId, Receipt)>,
     clock: Arc<dyn Clock>,
     trust: Trust,
     committed: Arc<Notify>,
@@ -260,7 +260,7 @@ impl Writer {
                 tracing::debug!(boot = %self.boot, alerts, events, readings, images, "durable so far");
                 self.state.solved("spool");
                 #[cfg(feature = "vision")]
-                self.receipts.drain(..).for_each(Receipt::done);
+                self.receipts.drain(..).for_each(|(_, receipt)| receipt.done());
                 self.committed.notify_one();
             }
             Err(error) => self.failed("commit", &error),
@@ -280,7 +280,8 @@ impl Writer {
             Item::Image { camera, stamp, jpeg, receipt } => {
                 self.next[Lane::Image as usize] += 1;
                 if self.push(Lane::Image, stamp.id, &Topic::Image(camera), jpeg.as_bytes()) {
-                    self.receipts.extend(receipt);
+                    let id = edgeveil_spool::RecordId(stamp.id.to_bytes());
+                    self.receipts.extend(receipt.map(|receipt| (id, receipt)));
                 }
             }
             Item::Event { moment, kind, subject, detail } => {
@@ -327,6 +328,9 @@ impl Writer {
         // What the spool drops to make room, or for want of it, it counts and logs itself; `health` and an event tell.
         match self.spool.push(lane_index(lane), record) {
             Ok(pushed) => {
+                // Dropped while it waited to be durable: its source keeps the original.
+                #[cfg(feature = "vision")]
+                self.receipts.retain(|(id, _)| !pushed.dropped.iter().any(|gone| gone.id == Some(*id)));
                 if pushed.kept == Kept::Durable {
                     tracing::debug!(record = %id, "durable");
                 }

@@ -41,7 +41,8 @@ pub(super) fn mean(first: Vec<Detection>, unsure: &[bool], second: Vec<Detection
         let own = d.strength;
         if let Some((i, other)) = best {
             taken[i] = true;
-            if own >= UNSURE.end {
+            // Seen by chance in a look that was meant for a neighbour, and perhaps only half of it.
+            if own >= 1.0 && !unsure {
                 continue;
             }
             d.rect = d.rect.hull(&other.rect);
@@ -80,6 +81,9 @@ mod tests {
         let proposed = [50.0, 100.0].map(|x| Detection { score: 0.6, ..at(x, 0.0) });
         assert_eq!(unsure(&seen, &proposed), [false, true, false, false]);
         let both = mean(seen.to_vec(), &unsure(&seen, &proposed), vec![at(50.0, 1.4)]);
+        assert_eq!(both.iter().map(|d| d.strength).collect::<Vec<_>>(), [0.5, 1.1, 1.2, 2.0]);
+        // What a look that was meant for a neighbour shows of it takes nothing from it.
+        let both = mean(seen.to_vec(), &unsure(&seen, &proposed), vec![at(102.0, 0.6), at(50.0, 1.4)]);
         assert_eq!(both.iter().map(|d| d.strength).collect::<Vec<_>>(), [0.5, 1.1, 1.2, 2.0]);
     }
 

@@ -138,7 +138,8 @@ impl Detector {
                     for d in &mut seen {
                         d.strength = d.score / cascade.needed(d.rect.h / scale);
                     }
-                    Ok(seen)
+                    // A face that lies in several parts is one.
+                    Ok(suppress(seen, OVERLAP))
                 };
                 let mut seen = confirm(parts)?;
                 let unsure = again::unsure(&seen, &doubtful);
