@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::SAME;
 use super::regions::Look;
-use crate::geometry::{Detection, Rect};
+use crate::geometry::Detection;
 
 /// Strengths that ask for a second look.
 const UNSURE: Range<f32> = 0.7..1.3;
@@ -63,6 +63,7 @@ pub(super) fn mean(first: Vec<Detection>, unsure: &[bool], second: Vec<Detection
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Rect;
 
     fn at(x: f32, strength: f32) -> Detection {
         let rect = Rect { x, y: 0.0, w: 20.0, h: 20.0 };
