@@ -43,10 +43,10 @@ impl fmt::Display for Cover {
 /// How much effort goes into finding faces. `docs/privacy.md` has the measured coverage of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// Both networks look at the whole frame, at up to 1280 pixels.
+    /// Both networks look at the whole frame, at up to 1280 pixels, and CenterFace once more where it is not sure.
     Thorough,
-    /// YuNet looks at the whole frame at up to 960 pixels, CenterFace at whatever is doubtful, and once
-    /// more where it is not sure.
+    /// YuNet looks at the whole frame at up to 960 pixels, CenterFace at whatever is doubtful, and once more where it is not
+    /// sure.
     #[default]
     Balanced,
     /// The same at 512 pixels, and less is doubtful.
