@@ -72,6 +72,9 @@ const PACKET_HEAD: usize = 16;
 /// Refused records are kept back in the window until the connection ends; with so many of them it ends.
 const MAX_REFUSED: usize = 20;
 
+/// A record that was set aside is shown for so long at least: that others are taken says nothing about it.
+const SHOWN: Duration = Duration::from_secs(10);
+
 /// Connects and works until the connection ends. Whatever was leased is the caller's to release.
 pub async fn run(
     link: &Link,
@@ -103,6 +106,7 @@ pub async fn run(
         max_packet: u32::MAX,
         status_due: None,
         refused: Vec::new(),
+        set_aside: None,
         connected: false,
         had_delivered: false,
     };
@@ -175,6 +179,8 @@ struct Session<'a> {
     window: Window,
     /// Records that the broker refused on this connection.
     refused: Vec<RecordId>,
+    /// When one was last set aside.
+    set_aside: Option<Instant>,
     connected: bool,
     had_delivered: bool,
     /// The largest packet that the broker takes.
@@ -373,6 +379,7 @@ impl Session<'_> {
                 let what = format!(
                     "the broker refuses {topic}: {why}. Refused records are kept apart: see `edgeveil-agent spool`"
                 );
+                self.set_aside = Some(Instant::now());
                 if link.state.problem("broker", &what) {
                     tracing::error!(record = %id, topic, why, "the broker refuses a record; it is kept apart");
                 }
@@ -422,7 +429,8 @@ impl Session<'_> {
             tracing::warn!(%error, "delivered records could not be removed from the spool");
         }
         self.link.state.solved("bridge");
-        if self.refused.is_empty() {
+        let shown = self.set_aside.is_none_or(|at| at.elapsed() >= SHOWN);
+        if self.refused.is_empty() && shown {
             self.link.state.solved("broker");
         }
     }
