@@ -1,7 +1,7 @@
 //! `edgeveil-agent run`
 
 use super::{Failure, logs, read_settings};
-use crate::settings::Settings;
+use crate::{allocator, settings::Settings};
 use anyhow::{Context, Result};
 use sd_notify::NotifyState::{self, Ready, Reloading, Stopping};
 use std::path::PathBuf;
@@ -16,6 +16,13 @@ use tokio_util::sync::CancellationToken;
 pub fn run(config: PathBuf) -> Result<(), Failure> {
     let mut settings = read_settings(&config)?;
     logs::start();
+    #[cfg(feature = "vision")]
+    let has_cameras = !settings.cameras.is_empty();
+    #[cfg(not(feature = "vision"))]
+    let has_cameras = false;
+    if !has_cameras {
+        allocator::keep_little();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // Each look into the spool hands a worker's place to another thread. Without a bound a drain on a busy machine
