@@ -13,6 +13,8 @@ pub const MAX_UNACKNOWLEDGED: usize = 50;
 /// While the broker owes more acknowledgements than this, fewer records than this are not worth asking the spool for: there
 /// will be room for more in a moment, and each look costs as much as ten records.
 const HANDFUL: usize = 16;
+/// But a broker that has not acknowledged anything for so long may owe some for ever, and the rest must do.
+const MOMENT: Duration = Duration::from_millis(50);
 /// Bytes under way, at most (and one record more): what the link costs in memory.
 const MAX_BYTES: u64 = 4 << 20;
 /// What the broker has not acknowledged is worth so much time of the link, so that an alert is not long behind it; but
@@ -42,6 +44,8 @@ pub struct Window {
     queued: VecDeque<Option<Parcel>>,
     on_wire: HashMap<u16, OnWire>,
     meter: Meter,
+    /// When the broker last acknowledged anything.
+    acknowledged: Option<Instant>,
     /// Rounds of sending that the bridge has not answered.
     unanswered: u32,
     /// When it last acknowledged anything.
@@ -124,6 +128,7 @@ impl Window {
             on_wire: HashMap::new(),
             // A new connection counts as a fast one until it is known better.
             meter: Meter { since: None, bytes: 0, rate: LEAST_AHEAD },
+            acknowledged: None,
             unanswered: 0,
             answered: None,
             passed_over: HashMap::new(),
@@ -144,7 +149,8 @@ impl Window {
             _ => self.records.min(1 + self.under_way.values().filter(waited).count()),
         };
         let records = most.saturating_sub(self.under_way.len()).min(packets);
-        if records < HANDFUL && unacknowledged > HANDFUL {
+        let flows = self.acknowledged.is_some_and(|at| now - at < MOMENT);
+        if records < HANDFUL && unacknowledged > HANDFUL && flows {
             return None;
         }
         let bytes =
@@ -178,6 +184,7 @@ impl Window {
     /// The broker acknowledged a packet, well or badly. Gives its record, which stays under way.
     pub fn acknowledged_by_broker(&mut self, packet: u16, now: Instant) -> Option<Parcel> {
         let parcel = self.on_wire.remove(&packet)?.parcel?;
+        self.acknowledged = Some(now);
         let bytes = parcel.payload.len() as u64;
         self.unacknowledged = self.unacknowledged.saturating_sub(bytes);
         self.meter.count(bytes, now);
@@ -332,6 +339,7 @@ mod tests {
             window.acknowledged_by_broker(packet, now);
             assert_eq!(window.room(now), None, "few");
         }
+        assert_eq!(window.room(now + MOMENT).unwrap().records, HANDFUL - 1, "the broker has fallen silent");
         window.sent(HANDFUL as u16, now);
         window.acknowledged_by_broker(HANDFUL as u16, now);
         assert_eq!(window.room(now).unwrap().records, HANDFUL);
