@@ -86,7 +86,7 @@ fn link(section: &Section<'_>) -> Option<Link> {
     let seconds = Duration::from_secs;
     let keep_alive = section.within("keep_alive", seconds(30), seconds(5)..=seconds(1200));
     let ack_timeout = section.within("ack_timeout", seconds(30), seconds(1)..=seconds(3600));
-    let window = section.within("window", 500, 1..=5000);
+    let window = section.within("window", 200, 1..=5000);
     let limits = Limits {
         backlog_messages: section.get_within("backlog_messages", 0.01..=100_000.0),
         backlog_bytes: section
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn the_least_that_is_needed_is_the_link() {
         let settings = parse(Path::new("agent.toml"), GOOD).unwrap();
-        assert_eq!((settings.link.port, settings.link.window), (8883, 500));
+        assert_eq!((settings.link.port, settings.link.window), (8883, 200));
         assert_eq!(settings.spool.max_bytes, 2 << 30);
         #[cfg(feature = "vision")]
         assert_eq!(settings.veil, None);

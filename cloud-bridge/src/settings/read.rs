@@ -94,7 +94,7 @@ fn external(section: Section<'_, '_>) -> Option<MqttSettings> {
         share_group,
         session_expiry: section.or("session_expiry", Duration::from_secs(86_400)),
         keep_alive: section.or("keep_alive", Duration::from_secs(30)),
-        receive_maximum: section.or("receive_maximum", 512),
+        receive_maximum: section.or("receive_maximum", 128),
         host: host.unwrap_or_default(),
         tls: tls?,
     };
@@ -141,7 +141,7 @@ fn objects(section: Section<'_, '_>, data_dir: &Path) -> Option<ObjectSettings> 
 
 fn ingest(section: Section<'_, '_>) -> IngestSettings {
     let settings = IngestSettings {
-        batch: section.or("batch", 512_u32) as usize,
+        batch: section.or("batch", 256_u32) as usize,
         linger: section.or("linger", Duration::from_millis(20)),
         queue: section.or("queue", 1024_u32) as usize,
         memory: section.or("memory", ByteSize(64 << 20)),
