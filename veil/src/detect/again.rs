@@ -30,8 +30,8 @@ pub(super) fn unsure(seen: &[Detection], proposed: &[Detection]) -> Vec<bool> {
     seen.iter().map(|d| UNSURE.contains(&d.strength) && !agreed(d)).collect()
 }
 
-/// What both looks say together; `unsure` are those of the first that were looked at again. The second may keep a new face from being one, but no face that is known from the frames
-/// before (those need less than 1) is lost by it.
+/// What both looks say together; `unsure` are those of the first that were looked at again. The second may keep a new face
+/// from being one, but no face that is known from the frames before (those need less than 1) is lost by it.
 pub(super) fn mean(first: Vec<Detection>, unsure: &[bool], second: Vec<Detection>) -> Vec<Detection> {
     let mut taken = vec![false; second.len()];
     let mut joined = first;
