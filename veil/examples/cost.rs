@@ -3,11 +3,12 @@
 //! ```sh
 //! cargo run --release -p edgeveil-veil --example cost -- stills PHOTO...
 //! cargo run --release -p edgeveil-veil --example cost -- stream fast 1920x1080 10000 [PHOTO]
+//! cargo run --release -p edgeveil-veil --example cost -- yuyv 640x480
 //! ```
 //!
 //! `stills` prints milliseconds for each profile and step, over all photos. `stream` makes a camera's frames from a photo
 //! (the test photo unless told) that moves, stands still and comes in with noise, and prints the resident memory as the
-//! frames pass.
+//! frames pass. `yuyv` takes the way from a camera's YUYV to a JPEG apart.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,8 +28,58 @@ fn main() -> Result<(), Problem> {
             let photo = image::ImageReader::open(&photo)?.decode()?.into_rgb8();
             stream(profile.parse()?, width.parse()?, height.parse()?, frames.parse()?, &photo)
         }
-        _ => Err("usage: measure stills PHOTO... | stream PROFILE WIDTHxHEIGHT FRAMES [PHOTO]".into()),
+        ["yuyv", size] => {
+            let (width, height) = size.split_once('x').ok_or("a size is written 1920x1080")?;
+            yuyv(width.parse()?, height.parse()?)
+        }
+        _ => Err(
+            "usage: cost stills PHOTO... | stream PROFILE WIDTHxHEIGHT FRAMES [PHOTO] | yuyv WIDTHxHEIGHT"
+                .into(),
+        ),
     }
+}
+
+/// Medians over moving frames of the test photo, every one of which is searched.
+fn yuyv(width: u32, height: u32) -> Result<(), Problem> {
+    let photo = image::ImageReader::open(models_dir().join("astronaut.png"))?.decode()?.into_rgb8();
+    for profile in [Profile::Fast, Profile::Balanced, Profile::Thorough] {
+        let mut veil = Veil::open(&Settings { profile, ..Settings::default() })?;
+        let mut noise = 1;
+        let mut times = [const { Vec::new() }; 3];
+        for i in 0..101 {
+            let rgb = view(&photo, (width, height), (i * 7 % 100, i * 3 % 50), &mut noise);
+            let raw: Vec<u8> = rgb.as_chunks::<6>().0.iter().flat_map(to_yuyv).collect();
+            let start = Instant::now();
+            let frame = Frame::from_yuyv(width, height, &raw)?;
+            let converted = Instant::now();
+            let image = veil.veil(frame)?;
+            let covered = Instant::now();
+            std::hint::black_box(image.to_jpeg(85, None)?);
+            let done = Instant::now();
+            for (all, step) in times.iter_mut().zip([converted - start, covered - converted, done - covered])
+            {
+                all.push(step.as_secs_f64() * 1e3);
+            }
+        }
+        let [convert, cover, encode] = times.map(|mut all| {
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        });
+        println!(
+            "{profile} {width}x{height}: YUYV to RGB {convert:.2} ms, find and cover {cover:.2}, encode {encode:.2}"
+        );
+    }
+    Ok(())
+}
+
+/// Two pixels in BT.601's limited range.
+fn to_yuyv(&[r, g, b, r2, g2, b2]: &[u8; 6]) -> [u8; 4] {
+    let luma = |[r, g, b]: [f32; 3]| 16.0 + 0.257 * r + 0.504 * g + 0.098 * b;
+    let (first, second) = ([r, g, b].map(f32::from), [r2, g2, b2].map(f32::from));
+    let [r, g, b] = std::array::from_fn(|i| (first[i] + second[i]) / 2.0);
+    let u = 128.0 - 0.148 * r - 0.291 * g + 0.439 * b;
+    let v = 128.0 + 0.439 * r - 0.368 * g - 0.071 * b;
+    [luma(first), u, luma(second), v].map(|n| n.round() as u8)
 }
 
 fn stills(photos: &[&str]) -> Result<(), Problem> {

@@ -77,18 +77,7 @@ impl Frame {
             return Err(FrameError::OddWidth { width });
         }
         check_length(width, height, 2, yuyv.len())?;
-        let mut pixels = vec![0; yuyv.len() / 2 * 3];
-        for (quad, pair) in yuyv.chunks_exact(4).zip(pixels.chunks_exact_mut(6)) {
-            let (u, v) = (i32::from(quad[1]) - 128, i32::from(quad[3]) - 128);
-            let (r, g, b) = (409 * v + 128, -100 * u - 208 * v + 128, 516 * u + 128);
-            for (y, rgb) in [quad[0], quad[2]].into_iter().zip(pair.chunks_exact_mut(3)) {
-                let y = 298 * (i32::from(y) - 16);
-                for (out, chroma) in rgb.iter_mut().zip([r, g, b]) {
-                    *out = ((y + chroma) >> 8).clamp(0, 255) as u8;
-                }
-            }
-        }
-        Ok(Frame { width, height, pixels })
+        Ok(Frame { width, height, pixels: crate::yuyv::to_rgb(yuyv) })
     }
 
     /// Decodes a JPEG (also a camera's MJPEG frame without Huffman tables) or a PNG, told apart by their first bytes.

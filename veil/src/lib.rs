@@ -76,6 +76,7 @@ mod settings;
 mod tiff;
 mod veil;
 mod worker;
+mod yuyv;
 
 pub use error::{FrameError, VeilError};
 pub use frame::{Frame, Limits};

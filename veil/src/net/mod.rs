@@ -1,5 +1,6 @@
 //! The two networks, computed by ourselves: on x86-64 and aarch64 several times faster than by a general engine, since
-//! exactly these layers are all there is. A layer can be computed by several threads, each a band of its rows. tract stays the oracle in the tests and the engine on other processors.
+//! exactly these layers are all there is. A layer can be computed by several threads, each a band of its rows. tract stays the oracle in the tests
+//! and the engine on other processors.
 //!
 //! Numbers are 32-bit floats throughout; once buffers have the size of an input, nothing is allocated. Activations lie
 //! in blocks of 16 channels (`map`), the layers are in `layers`, their weights in `weights`, the instructions in `simd`.
@@ -16,7 +17,7 @@ mod yunet;
 pub(crate) use centerface::{Buffers as CenterFaceBuffers, CenterFace};
 #[cfg(test)]
 use map::Map;
-pub(crate) use simd::Isa;
+pub(crate) use simd::{Isa, Job, Simd, run};
 pub(crate) use yunet::{Buffers as YuNetBuffers, YuNet};
 
 /// What each thread needs.

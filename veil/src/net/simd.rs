@@ -7,10 +7,10 @@
 
 #![allow(unsafe_code, reason = "see the module's documentation")]
 
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// A value of this type is the proof that the processor has the instructions.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     /// Which tile shapes suit it.
     const TILES: Tiles;
     /// Sixteen floats in registers.
@@ -26,7 +26,7 @@ pub(super) trait Simd: Copy {
 
 /// Which tiles fit the registers (the ignored test `bench` times them).
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Tiles {
+pub(crate) enum Tiles {
     /// 32 registers of 16 floats.
     Wide,
     /// 16 registers of 8, or 32 of 4.
@@ -37,7 +37,7 @@ pub(super) enum Tiles {
 
 /// Something to be computed with whatever the processor has. `run` and all that it calls must be `#[inline(always)]`,
 /// or it is compiled for the baseline.
-pub(super) trait Job {
+pub(crate) trait Job {
     fn run<S: Simd>(self, simd: S);
 }
 
@@ -79,7 +79,7 @@ impl Isa {
 }
 
 /// Runs the job; where the processor lacks `isa`, with the baseline.
-pub(super) fn run<J: Job>(isa: Isa, job: J) {
+pub(crate) fn run<J: Job>(isa: Isa, job: J) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => {
