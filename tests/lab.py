@@ -87,6 +87,7 @@ allow_anonymous false
 acl_file {ROOT}/certs/mosquitto.acl
 persistence false
 max_queued_messages 0
+set_tcp_nodelay true
 log_type error
 """)
         self.start("mosquitto", "-c", f"{folder}/mosquitto.conf", log="mosquitto.log")
