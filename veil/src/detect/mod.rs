@@ -3,11 +3,11 @@
 //! ones and has the last word there; where its own score is neither high nor low it looks once more, at half as many pixels
 //! again, and the mean of both decides. A frame without anything like a face costs no more than YuNet alone.
 
-mod again;
 mod centerface;
 mod input;
 mod network;
 mod regions;
+mod second_look;
 #[cfg(any(feature = "tract", not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod tract;
 #[cfg(not(any(feature = "tract", not(any(target_arch = "x86_64", target_arch = "aarch64")))))]
@@ -142,11 +142,11 @@ impl Detector {
                     Ok(suppress(seen, OVERLAP))
                 };
                 let mut seen = confirm(parts)?;
-                let unsure = again::unsure(&seen, &doubtful);
+                let unsure = second_look::unsure(&seen, &doubtful);
                 let boxes = seen.iter().zip(&unsure).filter(|(_, unsure)| **unsure).map(|(d, _)| d.rect);
-                let parts = regions::regions(width, height, boxes, long_side, &again::LOOK);
+                let parts = regions::regions(width, height, boxes, long_side, &second_look::LOOK);
                 if !parts.is_empty() {
-                    seen = again::mean(seen, &unsure, confirm(parts)?);
+                    seen = second_look::mean(seen, &unsure, confirm(parts)?);
                 }
                 for mut d in seen.into_iter().filter(|d| d.strength >= least) {
                     // Both networks saw it, each a little differently: what either saw is covered.
