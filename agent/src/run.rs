@@ -4,6 +4,7 @@
 use crate::vision;
 use crate::{
     clock::{Clock, SystemClock},
+    enroll::{Folder, renewal::Renewal},
     health::Monitor,
     link::{Identity, Link},
     record::{self, Writer},
@@ -126,6 +127,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         clock,
         progress: progress.clone(),
     };
+    let mut renewal = tokio::spawn(renew(&settings, &link, stop.clone()));
     let hang_up = CancellationToken::new();
     let mut link = tokio::spawn(link.run(hang_up.clone()));
     records
@@ -150,6 +152,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         Some(_) = sources.join_next() => Some("a sensor's task"),
         _ = &mut monitor => Some("health"),
         _ = &mut link => Some("link"),
+        _ = &mut renewal => Some("renewal"),
     };
     let why = failed.map_or_else(|| "asked to stop".to_owned(), |part| format!("{part} ended by itself"));
     if failed.is_some() {
@@ -181,6 +184,24 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     tracing::info!("stopped");
     committed?;
     if failed.is_some() { Err(anyhow::anyhow!(why)) } else { Ok(()) }
+}
+
+/// Renews the certificate, where that is the agent's to do.
+fn renew(settings: &Settings, link: &Link, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+    let renewal = settings.link.folder.as_ref().map(|folder| Renewal {
+        folder: Folder::new(folder),
+        settings: settings.renew.clone(),
+        link: settings.link.clone(),
+        device: link.device.clone(),
+        state: link.state.clone(),
+        clock: link.clock.clone(),
+    });
+    async move {
+        match renewal {
+            Some(renewal) => renewal.run(stop).await,
+            None => stop.cancelled().await,
+        }
+    }
 }
 
 /// Starts threads, and hears of each that ends, by a panic too.

@@ -2,6 +2,7 @@
 
 use crate::{
     catalog::Catalog,
+    certs,
     objects::Objects,
     settings::{BrokerCertificates, BrokerSettings, ObjectSettings, Settings, SourceSettings},
     tls,
@@ -19,6 +20,12 @@ pub async fn check(settings: &Settings) -> Result<()> {
         SourceSettings::Embedded(_) => {}
         SourceSettings::External(mqtt) => drop(tls::client(&mqtt.tls, None)?),
     }
+    if let Some(enroll) = &settings.enroll
+        && !is_made_at_start(settings, &enroll.ca)
+    {
+        certs::fingerprint(&enroll.ca)
+            .with_context(|| format!("the registrar's CA (enroll.ca) in {}", enroll.ca.display()))?;
+    }
     if let Some(aws) = &settings.aws {
         tls::client(&aws.tls, aws.alpn.as_deref())?;
     }
@@ -35,6 +42,17 @@ pub async fn check(settings: &Settings) -> Result<()> {
     }
     let folder = settings.catalog.parent().unwrap_or(Path::new("."));
     can_hold_files(folder).with_context(|| format!("catalog {}: its folder", settings.catalog.display()))
+}
+
+/// Whether a CA that is not there yet is one that `serve` makes.
+fn is_made_at_start(settings: &Settings, ca: &Path) -> bool {
+    let SourceSettings::Embedded(BrokerSettings {
+        certificates: BrokerCertificates::Development(dir), ..
+    }) = &settings.source
+    else {
+        return false;
+    };
+    dir == ca && !ca.join("ca.pem").exists() && !ca.join("ca.key").exists()
 }
 
 async fn objects(settings: &ObjectSettings) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use crate::settings;
 use clap::{Args, Parser, Subcommand};
+use edgeveil_wire::DeviceName;
 use std::{path::PathBuf, time::Duration};
 
 /// Edgeveil's bridge: receives devices, keeps their images and readings, forwards their alerts.
@@ -26,6 +27,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Issue and list certificates.
     Certs(CertsArgs),
+    /// Give devices their first certificate by a one-time token, and take it back.
+    Enroll(EnrollArgs),
     /// Run a bridge and an agent on this machine, with fresh certificates and a stand-in for AWS IoT Core.
     Demo(DemoArgs),
 }
@@ -67,6 +70,48 @@ pub struct VerifyArgs {
     /// Fail also when a seq is missing.
     #[arg(long)]
     pub gapless: bool,
+}
+
+/// Certificates that devices ask for themselves.
+#[derive(Debug, Args)]
+pub struct EnrollArgs {
+    /// Where the settings are: those that the bridge runs with.
+    #[arg(long, global = true, value_name = "FILE", env = "EDGEVEIL_BRIDGE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: EnrollCommand,
+}
+
+/// What to do about a device's certificate.
+#[derive(Debug, Subcommand)]
+pub enum EnrollCommand {
+    /// Make a token for a device's first certificate, and print the command that uses it there.
+    Token {
+        /// Its name: 1 to 64 letters, digits, `-` and `_`.
+        #[arg(long, value_name = "NAME")]
+        device: DeviceName,
+        /// How long it may be used.
+        #[arg(long = "for", value_name = "TIME", default_value = "1 h", value_parser = settings::time)]
+        lasts: Duration,
+    },
+    /// List tokens, the newest certificate of each device, and blocked names.
+    List,
+    /// Take back a token that was not used yet.
+    Revoke {
+        /// Its number, which is its first part.
+        number: i64,
+    },
+    /// Give a name no certificate any more: no first one, and no next one.
+    Block {
+        /// The device.
+        device: DeviceName,
+    },
+    /// Let it have certificates again.
+    Unblock {
+        /// The device.
+        device: DeviceName,
+    },
 }
 
 /// Certificates.

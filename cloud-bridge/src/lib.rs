@@ -3,7 +3,7 @@
 //! The rooms, in the order of the data:
 //! [`broker`] (embedded) or [`source::external`] -> [`source`] -> [`ingest`] -> [`objects`] and [`catalog`] ->
 //! acknowledgement by [`source::ToDevices`]; [`forward`] drains the catalog's outbox; [`web`] shows it all.
-//! [`serve`] puts them together. Nothing is acknowledged before it is durable.
+//! [`enroll`] gives devices their certificates. [`serve`] puts them together. Nothing is acknowledged before it is durable.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
 
@@ -14,6 +14,7 @@ pub mod certs;
 pub mod check;
 pub mod cli;
 pub mod demo;
+pub mod enroll;
 pub mod forward;
 pub mod ingest;
 pub mod metrics;

@@ -2,18 +2,23 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use edgeveil_bridge::enroll::{Book, Secret, Token};
 use edgeveil_bridge::{
     catalog::Catalog,
     certs::{self, Kind, Replace},
     check,
-    cli::{CertsArgs, CertsCommand, Cli, Command, ConfigArgs, DemoArgs, VerifyArgs},
-    demo,
+    cli::{
+        CertsArgs, CertsCommand, Cli, Command, ConfigArgs, DemoArgs, EnrollArgs, EnrollCommand, VerifyArgs,
+    },
+    demo, enroll,
     objects::Objects,
     serve::{self, Bridge},
     settings::{LogFormat, LogSettings, Settings},
     verify,
 };
-use std::{io::IsTerminal, process::ExitCode};
+use edgeveil_wire::DeviceName;
+use jiff::Timestamp;
+use std::{fs, io::IsTerminal, os::unix::fs::DirBuilderExt, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +37,10 @@ async fn main() -> ExitCode {
         Command::Migrate(args) => with_settings(&args, async |settings| migrate(&settings).await).await,
         Command::Verify(args) => with_settings(&args.config, async |s| verify(&s, &args).await).await,
         Command::Demo(args) => demo(args).await,
+        Command::Enroll(args) => {
+            let config = ConfigArgs { config: args.config.clone() };
+            with_settings(&config, async |settings| enroll(&settings, &args).await).await
+        }
         Command::Certs(args) => certificates(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
@@ -115,6 +124,10 @@ async fn run(settings: Settings) -> Result<ExitCode> {
         tracing::info!(%address, "MQTT over TLS");
         println!("MQTT over TLS on {address}");
     }
+    if let Some(address) = bridge.enroll {
+        tracing::info!(%address, "enrolment over HTTPS");
+        println!("enrolment on https://{address}/");
+    }
     tracing::info!(address = %bridge.http, "pages");
     println!("pages on http://{}/", bridge.http);
     let failed = tokio::select! {
@@ -158,6 +171,93 @@ async fn verify(settings: &Settings, args: &VerifyArgs) -> Result<ExitCode> {
         good &= !bad;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn enroll(settings: &Settings, args: &EnrollArgs) -> Result<ExitCode> {
+    keep_from_others();
+    fs::DirBuilder::new().recursive(true).mode(0o750).create(&settings.data_dir).with_context(|| {
+        format!(
+            "data folder {}; give the settings that the bridge runs with (--config)",
+            settings.data_dir.display()
+        )
+    })?;
+    let book = Book::open(&settings.data_dir).await?;
+    let now = Timestamp::now().as_millisecond();
+    let said = match &args.command {
+        EnrollCommand::Token { device, lasts } => token(settings, &book, device, *lasts).await,
+        EnrollCommand::List => list_enrolled(&book).await,
+        EnrollCommand::Revoke { number } => book.revoke_token(*number, now).await?.then(|| format!("token {number} is revoked")).with_context(|| {
+            format!("token {number} is used, revoked or not there; `edgeveil-bridge enroll list` shows all. A device that has its certificate is kept from the next one by `edgeveil-bridge enroll block`")
+        }),
+        EnrollCommand::Block { device } => {
+            book.block(device, now).await?;
+            Ok(format!("{device} gets no certificate any more; the one it has is good until its end"))
+        }
+        EnrollCommand::Unblock { device } => {
+            book.unblock(device).await?;
+            Ok(format!("{device} may have certificates"))
+        }
+    };
+    println!("{}", said?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn token(settings: &Settings, book: &Book, device: &DeviceName, lasts: Duration) -> Result<String> {
+    let enroll = settings
+        .enroll
+        .as_ref()
+        .context("this bridge enrols nobody; set enroll.listen and enroll.host in its settings")?;
+    anyhow::ensure!(
+        !lasts.is_zero() && lasts <= enroll::MAX_TOKEN,
+        "--for wants a time of up to {} days",
+        enroll::MAX_TOKEN.as_secs() / 86_400
+    );
+    let ca = certs::fingerprint(&enroll.ca)
+        .with_context(|| format!("the registrar's CA (enroll.ca) in {}", enroll.ca.display()))?;
+    anyhow::ensure!(
+        !book.blocked().await?.iter().any(|blocked| blocked == device.as_str()),
+        "{device} is blocked; `edgeveil-bridge enroll unblock {device}` first"
+    );
+    let (secret, now) = (Secret::random()?, Timestamp::now().as_millisecond());
+    let expires = now + i64::try_from(lasts.as_millis()).context("--for")?;
+    let mut token = None;
+    let made = |number| token.insert(Token::new(number, &secret)).hash();
+    book.add_token(device, now, expires, made).await?;
+    let token = token.context("a token has its number")?;
+    let until = utc(expires);
+    Ok(format!("# once, on {device}, before {until}:\n{}", enroll::command(enroll, device, &token, &ca)))
+}
+
+async fn list_enrolled(book: &Book) -> Result<String> {
+    let now = Timestamp::now().as_millisecond();
+    let mut lines = vec![format!("{:<6} {:<24} {:<20} state", "token", "device", "expires")];
+    for token in book.tokens().await? {
+        let state = match (token.used, token.revoked) {
+            (Some(used), _) => format!("used {} from {}", utc(used), token.used_from.unwrap_or_default()),
+            (None, Some(revoked)) => format!("revoked {}", utc(revoked)),
+            (None, None) if token.expires <= now => "expired".to_owned(),
+            (None, None) => "open".to_owned(),
+        };
+        lines.push(format!("{:<6} {:<24} {:<20} {state}", token.number, token.device, utc(token.expires)));
+    }
+    lines.push(format!("\n{:<24} {:<20} {:<20} {:<32}  by", "certificate of", "issued", "expires", "serial"));
+    for row in book.enrolled().await? {
+        let (issued, expires) = (utc(row.issued), utc(row.expires));
+        lines.push(format!(
+            "{:<24} {issued:<20} {expires:<20} {:<32}  {}",
+            row.device, row.serial, row.origin
+        ));
+    }
+    let blocked = book.blocked().await?;
+    if !blocked.is_empty() {
+        lines.push(format!("\nblocked: {}", blocked.join(", ")));
+    }
+    Ok(lines.join("\n"))
+}
+
+fn utc(millisecond: i64) -> String {
+    Timestamp::from_millisecond(millisecond)
+        .map_or_else(|_| "?".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
 
 fn certificates(args: &CertsArgs) -> Result<()> {

@@ -62,6 +62,10 @@ pub struct Metrics {
     pub refused_connections: Counter,
     /// Connections to it that another one of the same name has ended.
     pub taken_over: Counter,
+    /// Certificates signed for devices.
+    pub enrolled: Counter,
+    /// Devices that were refused one.
+    pub enroll_refused: Counter,
     /// Records that wait for a target.
     pub outbox_depth: Family<TargetLabel, Gauge>,
     /// Records that a target refuses for ever, set aside.
@@ -89,6 +93,8 @@ impl Default for Metrics {
             connected: Gauge::default(),
             refused_connections: Counter::default(),
             taken_over: Counter::default(),
+            enrolled: Counter::default(),
+            enroll_refused: Counter::default(),
             outbox_depth: Family::default(),
             outbox_failed: Family::default(),
             forwarded: ByTarget::default(),
@@ -137,6 +143,12 @@ impl Metrics {
             "taken_over",
             "Connections that another one of the same name has ended",
             self.taken_over.clone(),
+        );
+        r.register("enrolled", "Certificates signed for devices", self.enrolled.clone());
+        r.register(
+            "enroll_refused",
+            "Requests for a certificate that were refused",
+            self.enroll_refused.clone(),
         );
         r.register(
             "outbox_failed",

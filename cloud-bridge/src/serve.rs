@@ -4,7 +4,7 @@ use crate::{
     backoff::Backoff,
     broker::{Broker, DevicePolicy, Setup},
     catalog::{Catalog, Outbox},
-    certs, forward,
+    certs, enroll, forward,
     ingest::{self, Ingest},
     metrics::Metrics,
     objects::Objects,
@@ -35,6 +35,8 @@ pub struct Bridge {
     pub http: SocketAddr,
     /// Where devices connect; none with a broker elsewhere.
     pub mqtt: Option<SocketAddr>,
+    /// Where they get their certificates, if here.
+    pub enroll: Option<SocketAddr>,
     /// Rows.
     pub catalog: Catalog,
     /// Images.
@@ -77,6 +79,10 @@ impl Bridge {
             SourceSettings::Embedded(broker) => Some(listen(broker.listen, "broker.listen").await?),
             SourceSettings::External(_) => None,
         };
+        let desk = match &settings.enroll {
+            Some(enroll) => Some(listen(enroll.listen, "enroll.listen").await?),
+            None => None,
+        };
         let objects = Objects::open(&settings.objects).await?;
         let (sweeper, now) = (objects.clone(), SystemTime::now());
         // Not one of the runtime's threads: nobody waits for it at the end.
@@ -111,6 +117,7 @@ impl Bridge {
             }
             (SourceSettings::Embedded(_), None) => unreachable!("an embedded broker has its listener"),
         };
+        let registrar = registrar(settings, &metrics).await?;
         let ingest = Ingest {
             intake: queue,
             settings: settings.ingest.clone(),
@@ -129,6 +136,11 @@ impl Bridge {
         // Nothing can fail from here on but the address, so it is not left behind by a start that did not come about.
         tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.clone()));
         let address = http.local_addr().context("the address of the pages")?;
+        let mut enroll = None;
+        if let (Some(desk), Some((registrar, tls))) = (desk, registrar) {
+            enroll = Some(desk.local_addr().context("the address of the registrar")?);
+            tokio::spawn(enroll::serve(desk, registrar, tls, stops.web.clone()));
+        }
         let pages = web::Web {
             catalog: catalog.clone(),
             objects: objects.clone(),
@@ -138,7 +150,19 @@ impl Bridge {
             enrol: enrol(settings, mqtt).into(),
         };
         let web = tokio::spawn(web::serve(http, pages, stops.web.clone()));
-        Ok(Self { http: address, mqtt, catalog, objects, metrics, source, ingest, forwarder, web, stops })
+        Ok(Self {
+            http: address,
+            mqtt,
+            enroll,
+            catalog,
+            objects,
+            metrics,
+            source,
+            ingest,
+            forwarder,
+            web,
+            stops,
+        })
     }
 
     /// Ends when a part that should run for ever does not.
@@ -190,6 +214,18 @@ impl Bridge {
         }
         late
     }
+}
+
+type Desk = (Arc<enroll::Registrar>, tokio_rustls::TlsAcceptor);
+
+/// With everything that can fail behind it.
+async fn registrar(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Option<Desk>> {
+    let data_dir = &settings.data_dir;
+    let Some(settings) = &settings.enroll else { return Ok(None) };
+    let book = enroll::Book::open(data_dir).await?;
+    let made = enroll::Registrar::new(settings.clone(), book, metrics.clone())
+        .and_then(|registrar| registrar.tls().map(|tls| (Arc::new(registrar), tls)));
+    made.map(Some).with_context(|| format!("the registrar's CA (enroll.ca) in {}", settings.ca.display()))
 }
 
 /// Until the object store has answered once; from then on ingest knows best.

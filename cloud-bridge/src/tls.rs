@@ -61,6 +61,24 @@ pub fn server(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
         .map_err(|error| bad_pair(files, &error))
 }
 
+/// For a server whose certificate was made in memory, and which takes clients with a certificate of the CA or with none.
+pub fn registrar(ca: &Path, chain: Chain, key: PrivateKeyDer<'static>) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let bad_ca = |why: String| TlsError::File { what: "CA certificate", path: ca.to_owned(), why };
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| bad_ca(error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|config| config.with_client_cert_verifier(verifier).with_single_cert(chain, key))
+        .map_err(|error| bad_ca(error.to_string()))?;
+    // Each connection shows its certificate anew.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
 /// For a client that shows its certificate to a server of the CA.
 pub fn client(files: &TlsFiles, alpn: Option<&str>) -> Result<ClientConfig, TlsError> {
     let roots = roots(&files.ca)?;

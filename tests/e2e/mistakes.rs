@@ -28,7 +28,10 @@ fn logs(lab: &Lab, settings: &str, wanted: &[&str]) {
 fn bad_settings_end_with_64_before_anything_is_opened() {
     let lab = Lab::new(&[]);
     let data = lab.path("data");
-    let settings = format!("[device]\ndata_dir = \"{}\"\n[link]\nhost = \"h\"\nprot = 1\n", data.display());
+    let settings = format!(
+        "[device]\ndata_dir = \"{}\"\n[link]\nhost = \"h\"\nprot = 1\ncert = \"c\"\nkey = \"k\"\n",
+        data.display()
+    );
     for command in ["run", "check"] {
         let (code, said) = agent(&lab, command, &settings);
         assert_eq!(code, Some(64), "{said}");

@@ -13,6 +13,7 @@
 //! - Times are UTC, RFC 3339, milliseconds.
 
 mod ack;
+mod enroll;
 mod event;
 mod health;
 mod id;
@@ -26,6 +27,7 @@ mod status;
 mod topic;
 
 pub use ack::Ack;
+pub use enroll::{ENROLL_PATH, EnrollRequest, Enrolled, MAX_ENROLL_BYTES, RENEW_PATH, Refusal, RenewRequest};
 pub use event::{Event, EventKind};
 pub use health::{Board, CameraHealth, Health, LaneHealth, LinkHealth, SensorHealth};
 pub use id::{BootId, IdError, Lane, RecordId};

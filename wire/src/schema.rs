@@ -20,6 +20,14 @@ pub enum Schema {
     Ack,
     /// [`crate::ImageMeta`]
     Image,
+    /// [`crate::EnrollRequest`]
+    Enroll,
+    /// [`crate::RenewRequest`]
+    Renew,
+    /// [`crate::Enrolled`]
+    Enrolled,
+    /// [`crate::Refusal`]
+    Refusal,
 }
 
 impl Schema {
@@ -33,6 +41,10 @@ impl Schema {
             Self::Health => "edgeveil.health/1",
             Self::Ack => "edgeveil.ack/1",
             Self::Image => "edgeveil.image/1",
+            Self::Enroll => "edgeveil.enroll/1",
+            Self::Renew => "edgeveil.renew/1",
+            Self::Enrolled => "edgeveil.enrolled/1",
+            Self::Refusal => "edgeveil.refusal/1",
         }
     }
 

@@ -129,6 +129,34 @@ fn ack() -> Ack {
     Ack { ids: vec![reading().stamp.id, alert().stamp.id] }
 }
 
+/// Shortened: a schema looks at no PEM.
+fn pem(label: &str) -> String {
+    format!("-----BEGIN {label}-----\nMIIB...\n-----END {label}-----\n")
+}
+
+fn enroll() -> EnrollRequest {
+    EnrollRequest {
+        device: name("edge-001"),
+        token: "7-m3kq8t5c2xw9hd4rz6vn1bpyj0gs7fea".to_owned(),
+        csr: pem("CERTIFICATE REQUEST"),
+    }
+}
+
+fn renew() -> RenewRequest {
+    RenewRequest { csr: pem("CERTIFICATE REQUEST") }
+}
+
+fn enrolled() -> Enrolled {
+    Enrolled { device: name("edge-001"), certificate: pem("CERTIFICATE"), ca: pem("CERTIFICATE") }
+}
+
+fn refusal() -> Refusal {
+    Refusal {
+        error: "token 7 has been used; make another with `edgeveil-bridge enroll token --device edge-001`"
+            .to_owned(),
+    }
+}
+
 /// The JSON that stands in an image's UserComment.
 fn image_json() -> Vec<u8> {
     let block = image().to_exif();
@@ -138,7 +166,7 @@ fn image_json() -> Vec<u8> {
     block[start..end].to_vec()
 }
 
-fn examples() -> [(&'static str, Vec<u8>); 7] {
+fn examples() -> [(&'static str, Vec<u8>); 11] {
     [
         ("reading", reading().to_json()),
         ("alert", alert().to_json()),
@@ -147,6 +175,10 @@ fn examples() -> [(&'static str, Vec<u8>); 7] {
         ("health", health().to_json()),
         ("ack", ack().to_json()),
         ("image", image_json()),
+        ("enroll", enroll().to_json()),
+        ("renew", renew().to_json()),
+        ("enrolled", enrolled().to_json()),
+        ("refusal", refusal().to_json()),
     ]
 }
 
@@ -186,6 +218,16 @@ fn what_is_written_is_read_back() {
     assert_eq!(Status::from_json(&status().to_json()).unwrap(), status());
     assert_eq!(Health::from_json(&health().to_json()).unwrap(), health());
     assert_eq!(Ack::from_json(&ack().to_json()).unwrap(), ack());
+    assert_eq!(EnrollRequest::from_json(&enroll().to_json()).unwrap(), enroll());
+    assert_eq!(RenewRequest::from_json(&renew().to_json()).unwrap(), renew());
+    assert_eq!(Enrolled::from_json(&enrolled().to_json()).unwrap(), enrolled());
+    assert_eq!(Refusal::from_json(&refusal().to_json()).unwrap(), refusal());
+}
+
+#[test]
+fn a_token_does_not_get_into_logs() {
+    let shown = format!("{:?}", enroll());
+    assert!(shown.contains("edge-001") && !shown.contains("m3kq8t5c"), "{shown}");
 }
 
 /// The smallest JPEG that has the block: a reader of metadata looks at no pixels.
@@ -282,14 +324,14 @@ fn contradictions_and_excess_are_refused() {
     assert!(matches!(ImageMeta::from_jpeg(&[0xff, 0xd8, 0xff, 0xd9]), Err(ImageError::Exif(_))));
 }
 
-/// Every example in docs/mqtt.md is a golden file.
+/// Every example in docs/mqtt.md and docs/enroll.md is a golden file.
 #[test]
 fn the_documentation_shows_the_golden_files() {
-    let text = fs::read_to_string(here("../docs/mqtt.md")).unwrap();
+    let text =
+        ["../docs/mqtt.md", "../docs/enroll.md"].map(|path| fs::read_to_string(here(path)).unwrap()).concat();
     for (kind, payload) in examples() {
         let heading = format!("<!-- golden: {kind} -->\n```json\n");
-        let start =
-            text.find(&heading).unwrap_or_else(|| panic!("docs/mqtt.md shows no {kind}")) + heading.len();
+        let start = text.find(&heading).unwrap_or_else(|| panic!("docs show no {kind}")) + heading.len();
         let shown = &text[start..start + text[start..].find("```").unwrap()];
         assert_eq!(json(shown.as_bytes()), json(&payload), "{kind}");
     }

@@ -2,6 +2,7 @@
 
 mod check;
 mod doctor;
+mod enroll;
 mod logs;
 mod run;
 mod score;
@@ -41,6 +42,8 @@ enum Command {
     },
     /// Looks at settings, certificate, broker, disk, models, cameras and sensors, and names the remedy for what is wrong
     Doctor(doctor::Arguments),
+    /// Gets this device its certificate from a bridge, with a one-time token
+    Enroll(enroll::Arguments),
     /// Writes veiled copies of pictures
     #[cfg(feature = "vision")]
     Veil(veil::Arguments),
@@ -82,6 +85,7 @@ impl Cli {
             Command::Check { file: SettingsFile { config }, settings_only } => read_settings(&config)
                 .and_then(|settings| if settings_only { Ok(()) } else { check::check(&settings) }),
             Command::Doctor(arguments) => doctor::doctor(&arguments),
+            Command::Enroll(arguments) => enroll::enroll(&arguments),
             #[cfg(feature = "vision")]
             Command::Veil(arguments) => veil::veil(&arguments),
             Command::Score(arguments) => score::score(&arguments),

@@ -17,12 +17,7 @@ pub fn explain(error: &ConnectionError, link: &settings::Link) -> String {
     if let ConnectionError::ConnectionRefused(code) = error {
         return format!("{broker} refuses the connection: {}", refused(*code));
     }
-    // rumqttc does not name this cause as a source. In TLS 1.3 a refused client certificate arrives here: the client's
-    // side of the handshake is over before the server has looked at the certificate.
-    let cause: &(dyn Error + 'static) = match error {
-        ConnectionError::MqttState(StateError::Deserialization(cause)) => cause,
-        other => other,
-    };
+    let cause = cause(error);
     let ca = link.ca.display();
     match find::<TlsError>(cause) {
         Some(TlsError::InvalidCertificate(reason)) => {
@@ -94,6 +89,30 @@ pub fn explain(error: &ConnectionError, link: &settings::Link) -> String {
     }
 }
 
+/// Whether the broker does not take the certificate, or its own is not signed by the authorities that came with it: trying
+/// again is in vain.
+pub fn is_refused(error: &ConnectionError) -> bool {
+    if let ConnectionError::ConnectionRefused(code) = error {
+        return matches!(
+            code,
+            ConnectReturnCode::NotAuthorized
+                | ConnectReturnCode::BadUserNamePassword
+                | ConnectReturnCode::ClientIdentifierNotValid
+                | ConnectReturnCode::Banned
+                | ConnectReturnCode::BadAuthenticationMethod
+        );
+    }
+    matches!(
+        find::<TlsError>(cause(error)),
+        Some(
+            TlsError::AlertReceived(_)
+                | TlsError::InvalidCertificate(
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature
+                )
+        )
+    )
+}
+
 /// MQTT 5, 2.4: a packet was larger than the receiver takes. rumqttc does not know it as a reason of a PUBACK, though
 /// mosquitto gives it there.
 const PACKET_TOO_LARGE: u8 = 0x95;
@@ -130,8 +149,17 @@ fn refused(code: ConnectReturnCode) -> String {
     }
 }
 
+/// rumqttc does not name this cause as a source. In TLS 1.3 a refused client certificate arrives here: the client's side
+/// of the handshake is over before the server has looked at the certificate.
+fn cause(error: &ConnectionError) -> &(dyn Error + 'static) {
+    match error {
+        ConnectionError::MqttState(StateError::Deserialization(cause)) => cause,
+        other => other,
+    }
+}
+
 /// Looks for an error of a kind down the chain of causes. What an [`io::Error`] wraps counts as its cause.
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<E>() {

@@ -28,7 +28,12 @@ pub struct Identity {
     pub tls: Arc<ClientConfig>,
     roots: Arc<RootCertStore>,
     chain: Vec<CertificateDer<'static>>,
+    enrolled: bool,
 }
+
+/// How a device comes to a certificate by itself.
+const ENROLL: &str =
+    "enrol this device with the command that `edgeveil-bridge enroll token --device NAME` prints";
 
 /// What tells one version of the three files from the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,16 +53,16 @@ impl Version {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file is missing, unreadable or no PEM.
-    #[error("{what} {}: {why}; issue one with `edgeveil-bridge certs device NAME` and set link.{key} to it", path.display())]
+    #[error("{what} {}: {why}; {remedy}", path.display())]
     File {
         /// What it should be.
         what: &'static str,
-        /// The settings' key.
-        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+        /// What to do about it.
+        remedy: String,
     },
     /// The certificate cannot be read.
     #[error("certificate {}: {why}", path.display())]
@@ -76,12 +81,12 @@ pub enum IdentityError {
         source: NameError,
     },
     /// It is over.
-    #[error("certificate {} expired on {not_after}; issue a new one with `edgeveil-bridge certs device {device} --force` (or set the device's clock, which shows {now})", path.display())]
+    #[error("certificate {} expired on {not_after}; {remedy} (or set the device's clock, which shows {now})", path.display())]
     Expired {
         /// The file.
         path: PathBuf,
-        /// Whose.
-        device: DeviceName,
+        /// What to do about it.
+        remedy: String,
         /// When.
         not_after: Timestamp,
         /// The device's clock.
@@ -114,9 +119,14 @@ impl Identity {
     pub fn load(link: &settings::Link) -> Result<Self, IdentityError> {
         let file = |what, key, path: &Path, why: String| IdentityError::File {
             what,
-            key,
             path: path.to_owned(),
             why,
+            remedy: match &link.folder {
+                None => {
+                    format!("issue one with `edgeveil-bridge certs device NAME` and set link.{key} to it")
+                }
+                Some(_) => format!("{ENROLL}, or set link.ca, link.cert and link.key to files of your own"),
+            },
         };
         let mut roots = RootCertStore::empty();
         for root in certificates(&link.ca).map_err(|why| file("CA file", "ca", &link.ca, why))? {
@@ -139,7 +149,8 @@ impl Identity {
                 why: e.to_string(),
             })?;
         tls.resumption = rustls::client::Resumption::disabled();
-        Ok(Self { device, not_before, not_after, tls: Arc::new(tls), roots, chain })
+        let enrolled = link.folder.is_some();
+        Ok(Self { device, not_before, not_after, tls: Arc::new(tls), roots, chain, enrolled })
     }
 
     /// Holds the certificate against the settings' name.
@@ -187,7 +198,11 @@ impl Identity {
         }
         Err(IdentityError::Expired {
             path: path.to_owned(),
-            device: self.device.clone(),
+            remedy: if self.enrolled {
+                format!("{ENROLL}, and --force")
+            } else {
+                format!("issue a new one with `edgeveil-bridge certs device {} --force`", self.device)
+            },
             not_after: self.not_after,
             now,
         })

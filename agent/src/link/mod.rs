@@ -11,14 +11,16 @@ mod identity;
 mod limit;
 mod restamp;
 mod session;
+mod trial;
 mod window;
 
-pub use explain::explain;
+pub use explain::{explain, find};
 pub use identity::{Identity, IdentityError};
 
 use crate::{
     clock::Clock,
-    settings,
+    enroll::Folder,
+    random_share, settings,
     state::State,
     watchdog::{BEAT, Part, Progress},
 };
@@ -26,13 +28,14 @@ use edgeveil_spool::Spool;
 use edgeveil_wire::{BootId, DeviceName};
 use limit::Limiter;
 use restamp::Restamp;
-use session::{End, Lost};
+use session::{End, Lost, Setting};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use trial::Trial;
 
 /// What the link needs.
 pub struct Link {
@@ -72,19 +75,29 @@ impl Link {
         let mut limiter = Limiter::new(&self.settings.limits, &self.data_dir, Instant::now());
         let mut restamp = Restamp::new(self.boot);
         let mut keep_alive = self.settings.keep_alive;
+        let mut trial = Trial::new(self.settings.folder.clone().map(Folder::new));
         while !stop.is_cancelled() {
             let began = Instant::now();
-            let end = session::run(&self, &mut limiter, &mut restamp, keep_alive, &stop).await;
+            let next = trial.due().map(|files| self.settings.with(&files));
+            let setting = Setting { keep_alive, next: next.as_ref(), trial: &trial };
+            let end = session::run(&self, &mut limiter, &mut restamp, setting, &stop).await;
             self.spool.release_all();
             limiter.close();
-            let Lost { why, had_delivered, was_slow } = match end {
+            let Lost { why, had_connected, was_refused, had_delivered, was_slow } = match end {
                 End::Stopped => return,
                 End::Renewed => {
+                    trial.current(true);
                     tracing::info!("certificate files have changed: connecting with the new ones");
                     continue;
                 }
                 End::Lost(lost) => lost,
             };
+            if next.is_none() {
+                trial.current(had_connected);
+            } else if !had_connected {
+                trial.failed(was_refused, &why, &self.state);
+                continue;
+            }
             if self.state.problem("link", &why) {
                 tracing::warn!(error = %why, "not connected; records wait on disk");
             }
@@ -107,10 +120,4 @@ impl Link {
             sleep_until(end.min(Instant::now() + BEAT)).await;
         }
     }
-}
-
-/// A random number in [0, 1).
-fn random_share() -> f64 {
-    // Without randomness there is no jitter, and all else goes on.
-    getrandom::u32().map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
 }

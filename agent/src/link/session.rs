@@ -6,11 +6,12 @@ use super::{
     identity::Version,
     limit::Limiter,
     restamp::Restamp,
+    trial::Trial,
     window::{MAX_UNACKNOWLEDGED, Parcel, Window},
 };
 use crate::{
     record::{REFUSED, lane_index},
-    settings::Acknowledgement,
+    settings::{self, Acknowledgement},
     watchdog::Part,
 };
 use bytes::Bytes;
@@ -48,6 +49,10 @@ pub enum End {
 pub struct Lost {
     /// For people.
     pub why: String,
+    /// Whether the broker had said yes.
+    pub had_connected: bool,
+    /// Whether it, or this side, has found the certificate to be of no use.
+    pub was_refused: bool,
     /// Whether it had delivered a record: such a one is worth coming back to soon.
     pub had_delivered: bool,
     /// Whether the broker's answer to a ping was missed while records were under way: on a slow link it has to wait
@@ -57,8 +62,24 @@ pub struct Lost {
 
 impl Lost {
     fn early(error: &IdentityError) -> Self {
-        Self { why: error.to_string(), had_delivered: false, was_slow: false }
+        Self {
+            why: error.to_string(),
+            had_connected: false,
+            was_refused: true,
+            had_delivered: false,
+            was_slow: false,
+        }
     }
+}
+
+/// How a connection is to be made.
+pub struct Setting<'a> {
+    /// MQTT's.
+    pub keep_alive: Duration,
+    /// With the next identity: settings that name its files.
+    pub next: Option<&'a settings::Link>,
+    /// Whether the next one's time has come, and what comes of it.
+    pub trial: &'a Trial,
 }
 
 /// Time for the goodbye when the agent stops.
@@ -80,18 +101,24 @@ pub async fn run(
     link: &Link,
     limiter: &mut Limiter,
     restamp: &mut Restamp,
-    keep_alive: Duration,
+    setting: Setting<'_>,
     stop: &CancellationToken,
 ) -> End {
-    let version = Version::of(&link.settings);
-    let identity = match block_in_place(|| Identity::load(&link.settings)) {
+    let files = setting.next.unwrap_or(&link.settings);
+    let version = Version::of(files);
+    let loaded = block_in_place(|| Identity::load(files)).and_then(|identity| {
+        if setting.next.is_some() {
+            identity.check_name(Some(&link.device), &files.cert)?;
+        }
+        identity.check_time(link.clock.now().timestamp, &files.cert)?;
+        Ok(identity)
+    });
+    let identity = match loaded {
         Ok(identity) => identity,
         Err(error) => return End::Lost(Lost::early(&error)),
     };
-    if let Err(error) = identity.check_time(link.clock.now().timestamp, &link.settings.cert) {
-        return End::Lost(Lost::early(&error));
-    }
-    let (client, event_loop) = AsyncClient::new(options(link, &identity, keep_alive), MAX_UNACKNOWLEDGED);
+    let (client, event_loop) =
+        AsyncClient::new(options(link, &identity, setting.keep_alive), MAX_UNACKNOWLEDGED);
     let (events, received) = mpsc::channel(64);
     let poll = tokio::spawn(poll(event_loop, events));
     let session = Session {
@@ -99,6 +126,9 @@ pub async fn run(
         limiter,
         restamp,
         version,
+        files,
+        trial: setting.trial,
+        tries: setting.next.is_some(),
         client,
         received,
         poll,
@@ -173,6 +203,11 @@ struct Session<'a> {
     restamp: &'a mut Restamp,
     /// Of the certificate files that this connection was made with.
     version: Version,
+    /// Settings that name them.
+    files: &'a settings::Link,
+    trial: &'a Trial,
+    /// Whether they are the next identity's, which is not the current one yet.
+    tries: bool,
     client: AsyncClient,
     received: mpsc::Receiver<Event>,
     poll: JoinHandle<(EventLoop, Option<ConnectionError>)>,
@@ -304,6 +339,7 @@ impl Session<'_> {
         link.spool.mark_backlog();
         link.state.link(|health| health.connections += 1);
         link.state.solved("link");
+        self.take_over();
         tracing::info!(broker = %link.settings.host, port = link.settings.port, device = %link.device, "connected");
         if link.settings.acknowledgement == Acknowledgement::Bridge {
             let topic = link.settings.topics.of(&link.device, &Topic::Ack);
@@ -312,6 +348,24 @@ impl Session<'_> {
             }
         }
         self.say_status(DeviceState::Online);
+    }
+
+    /// The next identity has connected, so it is the current one from now on.
+    fn take_over(&mut self) {
+        if !self.tries {
+            return;
+        }
+        match block_in_place(|| self.trial.accept(&self.link.state)) {
+            Ok(()) => {
+                // The same files by another path.
+                (self.tries, self.files) = (false, &self.link.settings);
+            }
+            Err(error) => {
+                if self.link.state.problem("certificate", &error.to_string()) {
+                    tracing::warn!(%error, "the new certificate cannot be put in place; trying again");
+                }
+            }
+        }
     }
 
     fn say_status(&mut self, state: DeviceState) {
@@ -437,6 +491,9 @@ impl Session<'_> {
 
     fn tick(&mut self) -> Option<String> {
         self.link.progress.beat(Part::Link);
+        if self.connected {
+            self.take_over();
+        }
         self.tell_budget();
         if let Some(state) = self.status_due {
             self.say_status(state);
@@ -487,6 +544,12 @@ impl Session<'_> {
 
     /// Whether the certificate files have changed, to something that can be used.
     fn has_new_identity(&mut self) -> bool {
+        if self.tries {
+            return false;
+        }
+        if self.trial.is_due() {
+            return true;
+        }
         let (link, version) = (self.link, Version::of(&self.link.settings));
         if version == self.version {
             return false;
@@ -530,13 +593,20 @@ impl Session<'_> {
 
     fn give_up(self, why: String) -> End {
         self.poll.abort();
-        End::Lost(Lost { why, had_delivered: self.had_delivered, was_slow: false })
+        End::Lost(Lost {
+            why,
+            had_connected: self.connected,
+            was_refused: false,
+            had_delivered: self.had_delivered,
+            was_slow: false,
+        })
     }
 
     async fn lost(mut self) -> End {
-        let link = self.link;
         let mut lost = Lost {
             why: "the connection ended".to_owned(),
+            had_connected: self.connected,
+            was_refused: false,
             had_delivered: self.had_delivered,
             was_slow: false,
         };
@@ -551,7 +621,8 @@ impl Session<'_> {
                         let why = format!("{} bytes are more than it takes", parcel.payload.len());
                         self.set_aside(parcel, &why);
                     }
-                    lost.why = explain::explain(&error, &link.settings);
+                    lost.was_refused = !self.connected && explain::is_refused(&error);
+                    lost.why = explain::explain(&error, self.files);
                 }
                 lost.had_delivered |= self.had_delivered;
             }

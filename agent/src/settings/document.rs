@@ -122,9 +122,13 @@ impl<'a> Section<'a> {
     }
 
     /// Whether the file has this table at all.
-    #[cfg(feature = "vision")]
     pub fn is_present(&self) -> bool {
         self.table.is_some()
+    }
+
+    /// Whether the table has this key.
+    pub fn has(&self, key: &'static str) -> bool {
+        self.ask(key).is_some()
     }
 
     /// Reports a problem with a key of this table.
@@ -143,7 +147,10 @@ impl<'a> Section<'a> {
     }
 
     fn ask(&self, key: &'static str) -> Option<(usize, &'a DeValue<'a>)> {
-        self.asked.borrow_mut().push(key);
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
         self.entry(key)
     }
 

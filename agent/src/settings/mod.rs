@@ -17,6 +17,7 @@ pub use parse::parse;
 pub use sensor::{Device as SysfsDevice, Sensor, SensorSource, Value};
 pub use units::{ByteSize, Size};
 
+use crate::enroll::{BridgeUrl, Files};
 use edgeveil_wire::{DeviceName, Topics};
 use std::{path::PathBuf, time::Duration};
 
@@ -27,6 +28,8 @@ pub struct Settings {
     pub device: Device,
     /// The connection to the broker.
     pub link: Link,
+    /// When its certificate is renewed.
+    pub renew: Renew,
     /// The buffer on disk.
     pub spool: Spool,
     /// Cameras; none is allowed.
@@ -76,6 +79,8 @@ pub struct Link {
     pub cert: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
+    /// The folder of the three, when the agent looks after them itself; none for files that somebody else does.
+    pub folder: Option<PathBuf>,
     /// Topic prefix.
     pub topics: Topics,
     /// When a record is done.
@@ -88,6 +93,22 @@ pub struct Link {
     pub window: usize,
     /// How much may be sent.
     pub limits: Limits,
+}
+
+impl Link {
+    /// The same with another identity.
+    pub fn with(&self, files: &Files) -> Self {
+        Self { ca: files.ca.clone(), cert: files.cert.clone(), key: files.key.clone(), ..self.clone() }
+    }
+}
+
+/// When the agent renews its certificate, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Renew {
+    /// After this share of its lifetime.
+    pub after: f64,
+    /// None: the bridge that it was enrolled by.
+    pub url: Option<BridgeUrl>,
 }
 
 /// How much may be sent; none means any amount.

@@ -1,14 +1,15 @@
 //! From the file to [`Settings`]. Every key, its default and its bounds stand here.
 
 use super::{
-    Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, Problems, Profile, Sensor, Settings,
-    Spool, SpoolLane, WhenFull,
+    Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, Problems, Profile, Renew, Sensor,
+    Settings, Spool, SpoolLane, WhenFull,
     document::{self, Section},
     sensor,
     units::Text,
 };
 #[cfg(feature = "vision")]
 use super::{OnFailure, Veil, camera};
+use crate::enroll::{Files, Folder};
 #[cfg(feature = "vision")]
 use edgeveil_veil::{Cover, ModelKind};
 use edgeveil_wire::{Name, Topics};
@@ -18,7 +19,10 @@ use std::{collections::BTreeSet, path::Path, path::PathBuf, time::Duration};
 pub fn parse(file: &Path, text: &str) -> Result<Settings, Problems> {
     document::read(file, text, |root| {
         let device = device(&root.section("device"));
-        let link = link(&root.section("link"));
+        let data_dir = device.as_ref().map_or(Path::new("/var/lib/edgeveil"), |device| &device.data_dir);
+        let link = link(&root.section("link"), data_dir);
+        let has_folder = link.as_ref().is_none_or(|link| link.folder.is_some());
+        let renew = renew(&root.section("renew"), has_folder);
         let spool = spool(&root.section("spool"));
         #[cfg(feature = "vision")]
         let cameras = all(root, "camera", camera::read);
@@ -47,6 +51,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Settings, Problems> {
         Some(Settings {
             device: device?,
             link: link?,
+            renew,
             spool,
             #[cfg(feature = "vision")]
             cameras,
@@ -66,10 +71,10 @@ fn device(section: &Section<'_>) -> Option<Device> {
     Some(Device { name, data_dir, sysfs })
 }
 
-fn link(section: &Section<'_>) -> Option<Link> {
+fn link(section: &Section<'_>, data_dir: &Path) -> Option<Link> {
     let host = section.required::<String>("host");
     let port = section.within("port", 8883, 1..=u16::MAX);
-    let (ca, cert, key) = (section.required("ca"), section.required("cert"), section.required("key"));
+    let identity = identity(section, data_dir);
     let topics = match section.get::<String>("prefix").map(|prefix| Topics::new(&prefix)) {
         None => Topics::default(),
         Some(Ok(topics)) => topics,
@@ -96,16 +101,17 @@ fn link(section: &Section<'_>) -> Option<Link> {
             .get_within("daily_bytes", ByteSize(1000)..=ByteSize(1 << 50))
             .map(|bytes| bytes.0),
     };
-    let host = host?;
+    let (host, (ca, cert, key, folder)) = (host?, identity?);
     if host.is_empty() || host.contains(char::is_whitespace) {
         section.problem("host", "wants a host name or an address");
     }
     Some(Link {
         host,
         port,
-        ca: ca?,
-        cert: cert?,
-        key: key?,
+        ca,
+        cert,
+        key,
+        folder,
         topics,
         acknowledgement,
         keep_alive,
@@ -113,6 +119,32 @@ fn link(section: &Section<'_>) -> Option<Link> {
         window,
         limits,
     })
+}
+
+type Identity = (PathBuf, PathBuf, PathBuf, Option<PathBuf>);
+
+/// Three files, or the folder that the agent looks after.
+fn identity(section: &Section<'_>, data_dir: &Path) -> Option<Identity> {
+    const FILES: [&str; 3] = ["ca", "cert", "key"];
+    let folder = section.get::<PathBuf>("identity");
+    if FILES.iter().all(|key| !section.has(key)) {
+        let folder = Folder::new(folder.unwrap_or_else(|| data_dir.join("identity")));
+        let Files { ca, cert, key, .. } = folder.current();
+        return Some((ca, cert, key, Some(folder.path().to_owned())));
+    }
+    if folder.is_some() {
+        section.problem("identity", "stands beside link.ca, link.cert or link.key; keep one or the other");
+    }
+    let [ca, cert, key] = FILES.map(|key| section.required(key));
+    Some((ca?, cert?, key?, None))
+}
+
+fn renew(section: &Section<'_>, has_folder: bool) -> Renew {
+    if section.is_present() && !has_folder {
+        section.problem("after", "needs an identity that the agent looks after; take link.ca, link.cert and link.key out, and enrol (docs/enroll.md)");
+    }
+    let url = section.get::<Text<_>>("url").map(|Text(url)| url);
+    Renew { after: section.within("after", 0.667, 0.1..=0.95), url }
 }
 
 fn spool(section: &Section<'_>) -> Spool {
@@ -257,6 +289,35 @@ mod tests {
         assert_eq!(settings.spool.max_bytes, 2 << 30);
         #[cfg(feature = "vision")]
         assert_eq!(settings.veil, None);
+    }
+
+    #[test]
+    fn without_files_of_its_own_the_identity_is_in_a_folder() {
+        let read = |text: &str| parse(Path::new("agent.toml"), text);
+        let link = read("[link]\nhost = \"h\"\n").unwrap().link;
+        assert_eq!(link.folder.as_deref(), Some(Path::new("/var/lib/edgeveil/identity")));
+        assert_eq!(link.cert, Path::new("/var/lib/edgeveil/identity/current/cert.pem"));
+        let link = read("[device]\ndata_dir = \"/d\"\n[link]\nhost = \"h\"\n").unwrap().link;
+        assert_eq!(link.key, Path::new("/d/identity/current/key.pem"));
+        let text = "[link]\nhost = \"h\"\nidentity = \"/i\"\n[renew]\nafter = 0.5\nurl = \"https://b:1\"\n";
+        let settings = read(text).unwrap();
+        assert_eq!(settings.link.ca, Path::new("/i/current/ca.pem"));
+        assert_eq!(
+            (settings.renew.after, settings.renew.url.unwrap().to_string().as_str()),
+            (0.5, "https://b:1")
+        );
+        assert_eq!(read(GOOD).unwrap().link.folder, None);
+        assert_eq!(problems(&format!("{GOOD}identity = \"/i\"\n")), [(7, "link.identity".to_owned())]);
+        assert_eq!(problems(&format!("{GOOD}[renew]\nafter = 0.5\n")), [(8, "renew.after".to_owned())]);
+        assert_eq!(
+            problems("[link]\nhost = \"h\"\nca = \"a\"\n[renew]\nafter = 2\nurl = \"http://b\"\n"),
+            [
+                (1, "link.cert".to_owned()),
+                (1, "link.key".to_owned()),
+                (5, "renew.after".to_owned()),
+                (6, "renew.url".to_owned())
+            ]
+        );
     }
 
     #[cfg(feature = "vision")]

@@ -82,7 +82,7 @@ impl Drop for Place {
 }
 
 /// A host has 64 bits of an IPv6 address to itself.
-fn host(peer: IpAddr) -> IpAddr {
+pub fn host(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,

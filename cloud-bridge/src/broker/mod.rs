@@ -13,13 +13,15 @@ mod policy;
 mod refusals;
 mod seam;
 
+pub(crate) use handshakes::{Handshakes, host};
 pub use policy::{DevicePolicy, Peer, Policy, Role, owns_client_id};
 pub use seam::Publisher;
 
 use crate::{certs::OBSERVER_UNIT, metrics::Metrics, source::Intake, troubles::Troubles};
 use edgeveil_wire::DeviceName;
-use handshakes::{Handshakes, Place};
+use handshakes::Place;
 use refusals::Refusals;
+use rustls::pki_types::CertificateDer;
 use std::{
     net::SocketAddr,
     sync::{
@@ -169,7 +171,7 @@ impl Door {
             Ok(stream) => stream,
             Err(reason) => return self.refuse(from, &reason),
         };
-        let peer = match identify(&stream) {
+        let peer = match identify(stream.get_ref().1.peer_certificates()) {
             Ok(peer) => peer,
             Err(reason) => return self.refuse(from, &reason),
         };
@@ -219,8 +221,8 @@ fn explain(error: &std::io::Error) -> String {
     }
 }
 
-fn identify(stream: &TlsStream<TcpStream>) -> Result<Peer, String> {
-    let certificates = stream.get_ref().1.peer_certificates();
+/// Whose certificate was shown.
+pub(crate) fn identify(certificates: Option<&[CertificateDer<'_>]>) -> Result<Peer, String> {
     let der = certificates.and_then(<[_]>::first).ok_or("it showed no client certificate")?;
     let (_, cert) = x509_parser::parse_x509_certificate(der).map_err(|error| error.to_string())?;
     let subject = cert.subject();

@@ -5,17 +5,21 @@
 
 mod files;
 mod list;
+mod request;
 
 pub use list::{Listed, list};
+pub use request::{Request, RequestError};
 
 use anyhow::{Context, Result, bail};
 use edgeveil_wire::DeviceName;
 use files::{Overwrite, write};
+use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
 
@@ -116,14 +120,10 @@ pub fn issue(dir: &Path, kind: Kind, cn: &str, sans: &[String], replace: Overwri
     let names = check_name(kind, cn, sans)?;
     let issuer = issuer(dir)?;
     let key = KeyPair::generate().context("making a key")?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = name(cn, (kind == Kind::Observer).then_some(OBSERVER_UNIT));
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    params.extended_key_usages = vec![match kind {
-        Kind::Broker => ExtendedKeyUsagePurpose::ServerAuth,
-        Kind::Device | Kind::Observer => ExtendedKeyUsagePurpose::ClientAuth,
-    }];
+    let mut params = leaf_params(cn, (kind == Kind::Observer).then_some(OBSERVER_UNIT));
+    if kind == Kind::Broker {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    }
     params.subject_alt_names = names;
     validity(&mut params, Duration::days(365))?;
     let cert = params.signed_by(&key, &issuer).context("signing the certificate")?;
@@ -148,6 +148,82 @@ pub fn development(dir: &Path) -> Result<Issued> {
     }
     tracing::info!(cert = %issued.cert.display(), "issuing the broker's certificate");
     issue(dir, Kind::Broker, "localhost", &[], Overwrite::Allow)
+}
+
+/// A certificate that was signed for a device's own key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// PEM.
+    pub pem: String,
+    /// In hexadecimal digits.
+    pub serial: String,
+    /// When it begins to count: now. It is valid from a little earlier on.
+    pub issued: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// Signs what a device has asked for. Of the request its name and its public key are taken, and nothing else.
+pub fn sign(dir: &Path, request: &Request, lifetime: std::time::Duration) -> Result<Signed> {
+    let issuer = issuer(dir)?;
+    let mut params = leaf_params(request.name.as_str(), None);
+    let lifetime: Duration = lifetime.try_into().context("the lifetime of certificates (enroll.lifetime)")?;
+    let serial = serial()?;
+    let now = OffsetDateTime::now_utc();
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    // The device tells by both ends when two thirds are over, so the first one is about now; brokers' clocks differ.
+    params.not_before = now - (lifetime / 10_i32).min(Duration::hours(1));
+    params.not_after = now + lifetime;
+    let time = |time: OffsetDateTime| Timestamp::from_second(time.unix_timestamp()).context("a time to come");
+    let cert = params.signed_by(request.public_key(), &issuer).context("signing the certificate")?;
+    Ok(Signed {
+        pem: cert.pem(),
+        serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        issued: time(now)?,
+        expires: time(params.not_after)?,
+    })
+}
+
+/// What devices are to trust: the CA's certificate, and others beside it while it is exchanged.
+pub fn authorities(dir: &Path) -> Result<String> {
+    // With the error of one that is not there, or whose key is another's.
+    issuer(dir)?;
+    let path = dir.join("ca.pem");
+    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// SHA-256 of the CA's certificate, in hexadecimal digits: `openssl x509 -fingerprint -sha256` shows the same.
+pub fn fingerprint(dir: &Path) -> Result<String> {
+    Ok(Sha256::digest(ca_der(dir)?).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A server's chain, with the CA at its end, and its key. It is for a process that holds the CA's key anyway, and is kept
+/// in memory only.
+pub fn server(dir: &Path, host: &str) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let issuer = issuer(dir)?;
+    let key = KeyPair::generate().context("making a key")?;
+    let mut params = leaf_params(host, None);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names = check_name(Kind::Broker, host, &[])?;
+    validity(&mut params, Duration::days(365))?;
+    let cert = params.signed_by(&key, &issuer).context("signing the server's certificate")?;
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    Ok((vec![cert.der().clone(), ca_der(dir)?], key))
+}
+
+fn ca_der(dir: &Path) -> Result<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(authorities(dir)?.as_bytes())
+        .with_context(|| format!("{} is not what `certs init` writes", dir.join("ca.pem").display()))
+}
+
+/// Of a client's certificate, without its times.
+fn leaf_params(cn: &str, unit: Option<&str>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name(cn, unit);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
 }
 
 fn check_name(kind: Kind, cn: &str, sans: &[String]) -> Result<Vec<SanType>> {
@@ -207,13 +283,17 @@ fn name(cn: &str, unit: Option<&str>) -> DistinguishedName {
 
 /// From the beginning of 2020, since a board without a clock battery may take today for a day long ago.
 fn validity(params: &mut CertificateParams, span: Duration) -> Result<()> {
-    let mut serial = [0; 16];
-    getrandom::fill(&mut serial).context("random bytes for a serial number")?;
-    serial[0] = serial[0] & 0x7f | 0x40; // positive, and always of the same length
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.serial_number = Some(SerialNumber::from_slice(&serial()?));
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = OffsetDateTime::now_utc() + span;
     Ok(())
+}
+
+fn serial() -> Result<[u8; 16]> {
+    let mut serial = [0; 16];
+    getrandom::fill(&mut serial).context("random bytes for a serial number")?;
+    serial[0] = serial[0] & 0x7f | 0x40; // positive, and always of the same length
+    Ok(serial)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 42] = [
+const KEYS: [&str; 46] = [
     "broker.ca",
     "broker.cert",
     "broker.key",
@@ -14,6 +14,10 @@ const KEYS: [&str; 42] = [
     "broker.max_connections",
     "catalog.file",
     "data_dir",
+    "enroll.ca",
+    "enroll.host",
+    "enroll.lifetime",
+    "enroll.listen",
     "forward.aws.alpn",
     "forward.aws.ca",
     "forward.aws.cert",
@@ -148,7 +152,7 @@ mod tests {
         };
         let tls = "ca = \"a\"\ncert = \"b\"\nkey = \"c\"\n";
         let elsewhere = format!(
-            "[mqtt]\nhost = \"h\"\n{tls}[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}"
+            "[mqtt]\nhost = \"h\"\n{tls}[enroll]\nlisten = \"127.0.0.1:0\"\nhost = \"h\"\n[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}"
         );
         for text in [format!("[broker]\n{tls}"), elsewhere] {
             Settings::parse("-", &text, &note).unwrap();

@@ -35,6 +35,8 @@ pub struct Settings {
     pub catalog: PathBuf,
     /// How records are batched.
     pub ingest: IngestSettings,
+    /// Where devices get their certificates, when they get them here.
+    pub enroll: Option<EnrollSettings>,
     /// AWS IoT Core, when alerts go there.
     pub aws: Option<AwsSettings>,
     /// How logs look.
@@ -100,6 +102,43 @@ pub struct MqttSettings {
     pub keep_alive: Duration,
     /// Messages that the broker may send before it has acknowledgements.
     pub receive_maximum: u16,
+}
+
+/// Where devices get their certificates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnrollSettings {
+    /// HTTPS.
+    pub listen: SocketAddr,
+    /// How devices reach it: a name or address, with a port when it is another than `listen`'s.
+    pub host: String,
+    /// The folder with `ca.pem` and `ca.key`.
+    pub ca: PathBuf,
+    /// How long a certificate lasts.
+    pub lifetime: Duration,
+}
+
+impl EnrollSettings {
+    /// The name that the server's certificate is for.
+    pub fn host_name(&self) -> &str {
+        let host = self.host_and_port().0;
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// What devices are to be told.
+    pub fn url(&self) -> String {
+        let (host, port) = self.host_and_port();
+        format!("https://{host}:{}", port.unwrap_or(self.listen.port()))
+    }
+
+    fn host_and_port(&self) -> (&str, Option<u16>) {
+        match self.host.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => match port.parse() {
+                Ok(port) => (host, Some(port)),
+                Err(_) => (&self.host, None),
+            },
+            _ => (&self.host, None),
+        }
+    }
 }
 
 /// Where images are kept.
@@ -273,6 +312,30 @@ mod tests {
         let env = |name: &str| (name == "EDGEVEIL_BRIDGE_HTTP_LISTEN").then(|| "0.0.0.0:1".to_owned());
         let settings = Settings::parse("b.toml", "[http]\nlisten = \"127.0.0.1:2\"", &env).unwrap();
         assert_eq!(settings.http.port(), 1);
+    }
+
+    #[test]
+    fn devices_reach_the_registrar_by_a_name_and_perhaps_another_port() {
+        let enroll = |host: &str| {
+            let text = format!("[enroll]\nlisten = \"0.0.0.0:8444\"\nhost = \"{host}\"\n");
+            Settings::parse("b.toml", &text, &none).map(|settings| settings.enroll.unwrap())
+        };
+        for (host, name, url) in [
+            ("bridge.lan", "bridge.lan", "https://bridge.lan:8444"),
+            ("bridge.lan:443", "bridge.lan", "https://bridge.lan:443"),
+            ("10.0.0.7", "10.0.0.7", "https://10.0.0.7:8444"),
+            ("[fd00::7]", "fd00::7", "https://[fd00::7]:8444"),
+            ("[fd00::7]:443", "fd00::7", "https://[fd00::7]:443"),
+        ] {
+            let settings = enroll(host).unwrap();
+            assert_eq!((settings.host_name(), settings.url().as_str()), (name, url));
+        }
+        for bad in ["https://bridge.lan", "bridge.lan/x", "a b", "fd00::7", ""] {
+            assert!(enroll(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Settings::parse("b.toml", "", &none).unwrap().enroll, None);
+        let found = problems("[enroll]\nlisten = \"0.0.0.0:8444\"\nhost = \"h\"\nlifetime = \"1 s\"\n");
+        assert!(found[0].starts_with("b.toml:4: `enroll.lifetime`"), "{found:?}");
     }
 
     #[test]

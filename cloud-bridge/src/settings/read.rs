@@ -1,8 +1,9 @@
 //! Every setting's key, default and bounds.
 
 use super::{
-    AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, IngestSettings, LogFormat, LogSettings,
-    MqttSettings, ObjectSettings, S3Settings, Settings, SourceSettings, TlsFiles, reader::Section,
+    AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, EnrollSettings, IngestSettings, LogFormat,
+    LogSettings, MqttSettings, ObjectSettings, S3Settings, Settings, SourceSettings, TlsFiles,
+    reader::Section,
 };
 use edgeveil_wire::Topics;
 use std::{
@@ -24,6 +25,9 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let file = catalog.or("file", data_dir.join("catalog.sqlite"));
     catalog.finish();
     let ingest = ingest(root.section("ingest"));
+    let section = root.section("enroll");
+    let enroll =
+        if section.is_given(&["listen"]) { enroll(section, &data_dir).map(Some) } else { Some(None) };
     let forward = root.section("forward");
     let aws = forward.section("aws");
     let aws = if aws.is_given(&["endpoint"]) { aws_iot(aws).map(Some) } else { Some(None) };
@@ -38,6 +42,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         objects: objects?,
         catalog: file,
         ingest,
+        enroll: enroll?,
         aws: aws?,
         log,
     })
@@ -158,6 +163,27 @@ fn ingest(section: Section<'_, '_>) -> IngestSettings {
     }
     section.finish();
     settings
+}
+
+fn enroll(section: Section<'_, '_>, data_dir: &Path) -> Option<EnrollSettings> {
+    let (listen, host) = (section.required("listen"), section.required::<String>("host"));
+    let ca = section.or("ca", data_dir.join("certs"));
+    let lifetime = section.or("lifetime", Duration::from_secs(90 * 86_400));
+    if !(Duration::from_secs(10)..=Duration::from_secs(3650 * 86_400)).contains(&lifetime) {
+        section.problem("lifetime", "wants \"10 s\" to \"3650 d\"".to_owned());
+    }
+    if let Some(host) = &host {
+        let in_brackets = host.starts_with('[');
+        if host.contains(['/', '@'])
+            || host.contains(char::is_whitespace)
+            || (!in_brackets && host.matches(':').count() > 1)
+        {
+            let text = "wants a name or address, perhaps with a port, such as \"bridge.lan\", \"bridge.lan:443\" or \"[fd00::7]\"";
+            section.problem("host", text.to_owned());
+        }
+    }
+    section.finish();
+    Some(EnrollSettings { listen: listen?, host: host?, ca, lifetime })
 }
 
 fn aws_iot(section: Section<'_, '_>) -> Option<AwsSettings> {

@@ -4,6 +4,7 @@
 
 mod broker;
 mod command;
+mod enroll;
 mod external;
 mod harness;
 mod ingest;

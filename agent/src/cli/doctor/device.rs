@@ -5,6 +5,7 @@ use super::Finding;
 use crate::settings::CameraSource;
 use crate::{
     clock::{Clock, SystemClock},
+    enroll::{Folder, renewal},
     link::Identity,
     settings::Settings,
 };
@@ -69,7 +70,9 @@ pub fn identity(settings: &Settings) -> (Option<Identity>, Vec<Finding>) {
     if findings.is_empty() {
         let days = (identity.not_after.duration_since(now)).as_hours() / 24;
         let said = format!("{} of {}, {days} days left", link.cert.display(), identity.device);
-        findings.push(if identity.not_after.duration_since(now) < SOON {
+        findings.push(if let Some(folder) = &link.folder {
+            renewal(&identity, settings, folder, said, now)
+        } else if identity.not_after.duration_since(now) < SOON {
             let remedy = format!("issue a new one with `edgeveil-bridge certs device {} --force`; it is taken up without a restart", identity.device);
             Finding::warn("certificate", said, remedy)
         } else {
@@ -84,6 +87,31 @@ pub fn identity(settings: &Settings) -> (Option<Identity>, Vec<Finding>) {
     }
     let usable = findings.iter().all(|finding| !finding.is_fail());
     (usable.then_some(identity), findings)
+}
+
+/// A certificate that the agent renews itself.
+fn renewal(identity: &Identity, settings: &Settings, folder: &Path, said: String, now: Timestamp) -> Finding {
+    let due = |random| renewal::due(identity.not_before, identity.not_after, settings.renew.after, random);
+    let folder = Folder::new(folder);
+    if settings.renew.url.is_none() && folder.current().url().is_none() {
+        let said = format!("{said}; it was put there by hand, so nobody renews it");
+        let remedy = "enrol with a token (`edgeveil-bridge enroll token`), or set renew.url";
+        return if identity.not_after.duration_since(now) < SOON {
+            Finding::warn("certificate", said, remedy)
+        } else {
+            Finding::ok("certificate", said)
+        };
+    }
+    // A twentieth of its lifetime after the last moment at which it should have been.
+    if now > due(2.0) {
+        let said = format!("{said}, and it was to be renewed on {}", due(0.0));
+        return Finding::warn(
+            "certificate",
+            said,
+            "the agent's log and status say what keeps it from the bridge's registrar",
+        );
+    }
+    Finding::ok("certificate", format!("{said}, renewed from {} on", due(0.0)))
 }
 
 /// Who may read and write what.
