@@ -4,13 +4,13 @@
 //! [`run`](run::run) puts them together.
 
 pub mod allocator;
+mod board;
 #[cfg(feature = "vision")]
 pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod health;
 pub mod link;
-#[cfg(feature = "vision")]
 pub mod pause;
 mod program;
 pub mod record;
