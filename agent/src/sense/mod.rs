@@ -8,6 +8,7 @@ mod iio;
 mod keeper;
 mod memory;
 mod one_wire;
+mod reader;
 mod select;
 mod simulate;
 mod sysfs;
@@ -20,16 +21,26 @@ pub use thermal::celsius;
 
 use crate::settings::{self, SensorSource};
 use edgeveil_wire::{ValueName, Values};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Gives rows of values, one at a time.
 pub trait Sensor: Send {
-    /// Reads all values of the group. May block for a short time.
+    /// Reads all values of the group. May block.
     fn read(&mut self) -> Result<Values, SensorError>;
 
     /// Whether there is something to read. A source that brings its rows by itself may have nothing yet.
     fn is_ready(&mut self) -> bool {
         true
+    }
+
+    /// How long ago the last row was measured.
+    fn age(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// The value of the last row that is to be alerted, where the settings ask for it.
+    fn alert(&self) -> Option<&ValueName> {
+        None
     }
 
     /// The unit of a value, where the source has one.
