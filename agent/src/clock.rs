@@ -1,7 +1,7 @@
 //! Time is asked of a [`Clock`] that is handed in, so that tests can run on their own.
 
 use edgeveil_wire::ClockState;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -16,6 +16,15 @@ pub struct Moment {
     pub clock: ClockState,
     /// Since the agent started, by the monotonic clock.
     pub uptime: Duration,
+}
+
+impl Moment {
+    /// The moment that was so long before.
+    pub fn earlier(self, age: Duration) -> Self {
+        let before = SignedDuration::try_from(age).ok().and_then(|age| self.timestamp.checked_sub(age).ok());
+        let timestamp = before.unwrap_or(self.timestamp);
+        Self { timestamp, uptime: self.uptime.saturating_sub(age), ..self }
+    }
 }
 
 /// Tells the time.

@@ -1,9 +1,15 @@
 //! Measures the agent and its board at an interval, for `health`; and records drops as events.
 
-use crate::{clock::Clock, record::Records, sense::celsius, state::State};
+use crate::{board, clock::Clock, record::Records, sense::celsius, state::State};
 use edgeveil_spool::{Degraded, Reason, Spool, Stats};
 use edgeveil_wire::{Board, BootId, EventKind, Health, Lane, LaneHealth};
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::watch,
     task::block_in_place,
@@ -17,6 +23,8 @@ pub struct Monitor {
     pub boot: BootId,
     /// How often it measures.
     pub every: Duration,
+    /// Where the kernel shows its devices.
+    pub sysfs: PathBuf,
     /// What the lanes hold.
     pub spool: Spool,
     /// What the parts have counted.
@@ -29,14 +37,26 @@ pub struct Monitor {
     pub newest: watch::Sender<Vec<u8>>,
 }
 
+/// How often it is looked whether the board holds its processor back, where `health` is published less often.
+const LOOK: Duration = Duration::from_secs(10);
+
 impl Monitor {
     /// Measures until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let mut ticks = interval(self.every);
+        let [mut ticks, mut looks] = [self.every, self.every.min(LOOK)].map(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut dropped = BTreeMap::new();
         loop {
-            let stopping = stop.run_until_cancelled(ticks.tick()).await.is_none();
+            let stopping = tokio::select! {
+                biased;
+                () = stop.cancelled() => true,
+                _ = looks.tick() => {
+                    self.look().await;
+                    continue;
+                }
+                _ = ticks.tick() => false,
+            };
             let health = block_in_place(|| self.measure());
             self.tell_drops(&health, &mut dropped).await;
             if stopping {
@@ -44,6 +64,27 @@ impl Monitor {
                 return;
             }
             self.newest.send_replace(health.to_json());
+        }
+    }
+
+    /// Tells of a board that holds its processor back: cameras then take fewer pictures.
+    async fn look(&self) {
+        let throttling = block_in_place(|| board::throttling(&self.sysfs)).unwrap_or_default();
+        if throttling.now.is_empty() {
+            if self.state.throttle(false) {
+                self.state.solved("board");
+                tracing::info!("the board no longer holds its processor back");
+                let what = "it runs at full speed again".to_owned();
+                self.records.event_async(EventKind::BoardRecovered, None, what).await;
+            }
+            return;
+        }
+        let reasons: Vec<_> = throttling.now.iter().map(board::advice).collect();
+        let what = format!("{}; cameras go down to camera.throttled_fps", reasons.join(", "));
+        self.state.problem("board", &what);
+        if self.state.throttle(true) {
+            tracing::warn!("the board holds its processor back: {what}");
+            self.records.event_async(EventKind::BoardThrottled, None, what).await;
         }
     }
 
@@ -65,7 +106,7 @@ impl Monitor {
             link: counted.link,
             cameras: counted.cameras,
             sensors: counted.sensors,
-            board: board(stats.free_bytes),
+            board: measured(&self.sysfs, stats.free_bytes),
         }
     }
 
@@ -115,15 +156,17 @@ fn words(degraded: &Degraded) -> String {
     }
 }
 
-fn board(disk_free_bytes: Option<u64>) -> Board {
+fn measured(sysfs: &Path, disk_free_bytes: Option<u64>) -> Board {
     Board {
-        temperature_c: hottest(Path::new("/sys/class/thermal")),
+        temperature_c: hottest(&sysfs.join("class/thermal")),
         load_1m: fs::read_to_string("/proc/loadavg")
             .ok()
             .and_then(|text| text.split(' ').next()?.parse().ok()),
         memory_available_bytes: kib("/proc/meminfo", "MemAvailable:"),
         resident_bytes: kib("/proc/self/status", "VmRSS:"),
         disk_free_bytes,
+        throttling: board::throttling(sysfs),
+        wireless: board::wireless(Path::new("/proc/net/wireless")),
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`run`](run::run) puts them together; [`enroll`] gets the device its certificate.
 
 pub mod allocator;
+mod board;
 #[cfg(feature = "vision")]
 pub mod capture;
 pub mod cli;
@@ -11,7 +12,6 @@ pub mod clock;
 pub mod enroll;
 pub mod health;
 pub mod link;
-#[cfg(feature = "vision")]
 pub mod pause;
 mod program;
 pub mod record;

@@ -107,6 +107,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     let monitor = Monitor {
         boot,
         every: settings.health_interval,
+        sysfs: settings.device.sysfs.clone(),
         spool: spool.clone(),
         state: state.clone(),
         records: records.clone(),

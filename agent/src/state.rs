@@ -3,7 +3,10 @@
 use edgeveil_wire::{CameraHealth, Lane, LinkHealth, Name, SensorHealth};
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 use tokio::sync::watch;
 
@@ -12,6 +15,7 @@ use tokio::sync::watch;
 pub struct State {
     counters: Mutex<Counters>,
     problems: watch::Sender<BTreeMap<String, String>>,
+    is_throttled: AtomicBool,
 }
 
 /// Counters since the agent started.
@@ -29,7 +33,11 @@ pub struct Counters {
 
 impl Default for State {
     fn default() -> Self {
-        Self { counters: Mutex::default(), problems: watch::Sender::new(BTreeMap::new()) }
+        Self {
+            counters: Mutex::default(),
+            problems: watch::Sender::new(BTreeMap::new()),
+            is_throttled: AtomicBool::new(false),
+        }
     }
 }
 
@@ -72,6 +80,16 @@ impl State {
     /// A record was lost on the way into the spool: its number is used up, and it is counted here.
     pub fn dropped(&self, lane: Lane) {
         self.counters().dropped[lane as usize] += 1;
+    }
+
+    /// The board holds its processor back, or does no longer. Tells whether that is new.
+    pub fn throttle(&self, is_throttled: bool) -> bool {
+        self.is_throttled.swap(is_throttled, Relaxed) != is_throttled
+    }
+
+    /// Whether the board holds its processor back.
+    pub fn is_throttled(&self) -> bool {
+        self.is_throttled.load(Relaxed)
     }
 
     /// Something is wrong with a part. Tells whether that is new, so that it is logged once.

@@ -34,6 +34,27 @@ impl Mosquitto {
         broker
     }
 
+    /// Starts one as people have them for their sensors: without TLS. `more` is added to its configuration, for instance who may
+    /// come in.
+    pub fn start_plain(lab: &Lab, name: &str, more: &str) -> Self {
+        let port = free_port();
+        let config =
+            format!("user root\nlistener {port} 127.0.0.1\npersistence false\nlog_type all\n{more}\n");
+        let config = lab.write(&format!("{name}.conf"), config);
+        let mut broker = Self { port, config, log: lab.path(&format!("{name}.log")), process: None };
+        broker.restart();
+        broker
+    }
+
+    /// Publishes as `mosquitto_pub` does, to a broker without TLS.
+    pub fn publish(&self, topic: &str, payload: &str, more: &[&str]) {
+        let port = self.port.to_string();
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", "localhost", "-p", &port, "-q", "1", "-t", topic, "-m", payload]).args(more);
+        let output = crate::run(&mut command);
+        assert!(output.status.success(), "mosquitto_pub: {}", crate::stderr(&output));
+    }
+
     /// The access list of docs/mqtt.md, with a reader.
     pub const ACL: &'static str = include_str!("../../certs/mosquitto.acl");
 

@@ -23,6 +23,10 @@ pub enum EventKind {
     SensorLost,
     /// It can again.
     SensorBack,
+    /// The board holds its processor back: it is hot, or short of voltage.
+    BoardThrottled,
+    /// It does no longer.
+    BoardRecovered,
     /// Records were dropped because a bound was reached.
     Dropped,
     /// The spool was damaged; what could be read was kept.

@@ -112,6 +112,50 @@ pub struct Board {
     /// Free space where the spool is, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_free_bytes: Option<u64>,
+    /// What holds the processor back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttling: Option<Throttling>,
+    /// The wireless link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wireless: Option<Wireless>,
+}
+
+/// What holds the processor back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttling {
+    /// Now.
+    pub now: Vec<Limit>,
+    /// At some time since the board started, where it remembers.
+    #[serde(default)]
+    pub since_boot: Vec<Limit>,
+}
+
+/// A reason for which a board holds its processor back. Readers keep one that they do not know as its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// The supply's voltage is too low.
+    UnderVoltage,
+    /// The clock is capped.
+    FrequencyCapped,
+    /// The processor is slowed down.
+    Throttled,
+    /// It nears its limit of temperature.
+    TemperatureLimit,
+    /// One of a later version.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// A wireless link, by what its driver tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wireless {
+    /// Such as `wlan0`.
+    pub interface: String,
+    /// Strength of the signal, dBm.
+    pub signal_dbm: f64,
+    /// The driver's own measure, mostly from 0 to 70.
+    pub quality: f64,
 }
 
 impl Health {

@@ -29,7 +29,9 @@ mod topic;
 pub use ack::Ack;
 pub use enroll::{ENROLL_PATH, EnrollRequest, Enrolled, MAX_ENROLL_BYTES, RENEW_PATH, Refusal, RenewRequest};
 pub use event::{Event, EventKind};
-pub use health::{Board, CameraHealth, Health, LaneHealth, LinkHealth, SensorHealth};
+pub use health::{
+    Board, CameraHealth, Health, LaneHealth, Limit, LinkHealth, SensorHealth, Throttling, Wireless,
+};
 pub use id::{BootId, IdError, Lane, RecordId};
 pub use image::{ImageError, ImageMeta};
 pub use name::{DeviceName, Name, NameError, ValueName};

@@ -110,6 +110,8 @@ fn health() -> Health {
             memory_available_bytes: Some(612_000_000),
             resident_bytes: Some(152_000_000),
             disk_free_bytes: Some(21_000_000_000),
+            throttling: Some(Throttling { now: vec![], since_boot: vec![Limit::UnderVoltage] }),
+            wireless: Some(Wireless { interface: "wlan0".to_owned(), signal_dbm: -56.0, quality: 54.0 }),
         },
     }
 }

@@ -93,7 +93,7 @@ impl Folder {
         let mut uploads = Vec::new();
         list(&self.path, 0, &mut uploads)?;
         let there: HashSet<u64> = uploads.iter().map(|upload| upload.print).collect();
-        self.memory.forget(&there)?;
+        self.memory.forget(&there);
         self.failed.retain(|print, _| there.contains(print));
         self.changing.retain(|print, _| there.contains(print));
         uploads.retain(|upload| {
@@ -260,6 +260,9 @@ impl Memory {
         if !self.known.insert(print) {
             return Ok(());
         }
+        if self.written > 2 * self.known.len() + 1000 {
+            return self.rewrite();
+        }
         let append = || {
             if let Some(dir) = self.path.parent() {
                 fs::create_dir_all(dir)?;
@@ -275,12 +278,13 @@ impl Memory {
         append().map_err(|source| CaptureError::Memory { path: self.path.clone(), source })
     }
 
-    /// Keeps only what is there, and writes the file anew once most of it is of files that have gone.
-    fn forget(&mut self, there: &HashSet<u64>) -> Result<(), CaptureError> {
+    /// Keeps only what is there. The file stays as it is: a folder may be opened just to look at it.
+    fn forget(&mut self, there: &HashSet<u64>) {
         self.known.retain(|print| there.contains(print));
-        if self.written <= 2 * self.known.len() + 1000 {
-            return Ok(());
-        }
+    }
+
+    /// Writes the file without the files that have gone, once those are most of it.
+    fn rewrite(&mut self) -> Result<(), CaptureError> {
         let part = self.path.with_extension("part");
         let bytes: Vec<u8> = self.known.iter().flat_map(|print| print.to_le_bytes()).collect();
         let rewrite = || {
@@ -436,9 +440,10 @@ mod tests {
         let path = dir.path().join("door.seen");
         let mut memory = Memory::open(&path).unwrap();
         (0..1500).for_each(|print| memory.remember(print).unwrap());
-        memory.forget(&HashSet::from([7])).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().len(), 8);
+        memory.forget(&HashSet::from([7]));
+        assert_eq!(fs::metadata(&path).unwrap().len(), 8 * 1500, "a look changes nothing");
         memory.remember(9).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 8 * 2);
         // A power cut in the middle of a number.
         fs::write(&path, [&fs::read(&path).unwrap()[..], &[1, 2, 3]].concat()).unwrap();
         let mut memory = Memory::open(&path).unwrap();

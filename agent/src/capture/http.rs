@@ -204,10 +204,10 @@ fn login(path: &Path) -> Result<HeaderValue, CaptureError> {
     let text = fs::read_to_string(path).map_err(|e| error(format!("cannot be read ({e})")))?;
     let line = text.trim_end_matches(['\n', '\r']);
     if !line.contains(':') || line.contains(['\n', '\r']) {
-        return Err(error("wants one line, `user:password`".to_owned()));
+        return Err(error("does not hold that".to_owned()));
     }
     let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(line)))
-        .map_err(|_| error("cannot be sent".to_owned()))?;
+        .map_err(|_| error("has characters in it that HTTP cannot send".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -58,7 +58,7 @@ pub enum CaptureError {
         source: std::io::Error,
     },
     /// One picture of a folder cannot be read; the next one may.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}; let the agent's user read what is put there", path.display())]
     Picture {
         /// Which.
         path: PathBuf,
@@ -66,10 +66,10 @@ pub enum CaptureError {
         source: std::io::Error,
     },
     /// A folder without pictures.
-    #[error("{} holds no .jpg, .jpeg or .png file", .0.display())]
+    #[error("{} holds no .jpg, .jpeg or .png file; put one there, or name another in camera.source", .0.display())]
     Empty(PathBuf),
     /// One picture cannot be decoded; the next one may.
-    #[error("cannot decode {what}: {source}")]
+    #[error("cannot decode {what}: {source}; it is left out. Is it whole, and JPEG or PNG?")]
     Decode {
         /// Which picture.
         what: String,
@@ -85,7 +85,7 @@ pub enum CaptureError {
         source: std::io::Error,
     },
     /// A stream is over that should not be.
-    #[error("{what}: {how}")]
+    #[error("{what}: {how}; it is opened again. Where that does not help, try it by hand")]
     Ended {
         /// The program or address.
         what: String,
@@ -105,7 +105,9 @@ pub enum CaptureError {
         bytes: u64,
     },
     /// One picture of a stream is none; the next one may be.
-    #[error("{what}: {why}")]
+    #[error(
+        "{what}: {why}; the picture is left out. Where it happens often, look at the cable or the network"
+    )]
     Garbled {
         /// The program or address.
         what: String,
@@ -113,7 +115,7 @@ pub enum CaptureError {
         why: &'static str,
     },
     /// None of many in a row was a picture.
-    #[error("{what} gives no picture that can be read: {why}")]
+    #[error("{what} gives no picture that can be read: {why}; does it write MJPEG?")]
     NoPictures {
         /// The program or address.
         what: String,
@@ -129,7 +131,7 @@ pub enum CaptureError {
         what: String,
     },
     /// The file with user and password.
-    #[error("camera.source.login {}: {why}", path.display())]
+    #[error("camera.source.login {}: {why}; it wants one line, `user:password`, that the agent's user may read", path.display())]
     Login {
         /// Which.
         path: PathBuf,
@@ -153,7 +155,7 @@ pub enum CaptureError {
         source: std::io::Error,
     },
     /// What was taken of a folder cannot be remembered.
-    #[error("cannot write {}: {source}; without it every upload would be sent again after a restart", path.display())]
+    #[error("cannot write {}: {source}; without it every upload would be sent again after a restart; make room, and let the agent's user write there", path.display())]
     Memory {
         /// The file.
         path: PathBuf,

@@ -2,7 +2,7 @@
 
 use super::{BAD_IN_A_ROW, CaptureError, Shot, Source, open};
 use crate::{
-    clock::{Clock, Moment, local_zone},
+    clock::{Clock, local_zone},
     pause::Pause,
     record::Records,
     settings,
@@ -10,7 +10,6 @@ use crate::{
     vision::{Slots, Waiting},
 };
 use edgeveil_wire::{ClockState, EventKind};
-use jiff::SignedDuration;
 use std::{
     path::PathBuf,
     sync::{
@@ -102,7 +101,7 @@ pub async fn watch_silence(
     state: Arc<State>,
     stop: CancellationToken,
 ) {
-    let mut patience = LEAST_SILENCE.max(Duration::from_secs_f64(SILENT_PERIODS / settings.fps));
+    let mut patience = LEAST_SILENCE.max(Duration::from_secs_f64(SILENT_PERIODS / settings.throttled_fps));
     // It has the time to notice by itself.
     if settings.source.tells_of_silence() {
         patience = patience.max(settings.silence * 2 + FIRST);
@@ -200,11 +199,13 @@ fn stream(
     retry: &mut Duration,
 ) -> Result<End, CaptureError> {
     let schedule = camera.settings.schedule;
-    let period = Duration::from_secs_f64(1.0 / camera.settings.fps);
     let opened = Instant::now();
     let mut next = Instant::now();
     let mut bad: u32 = 0;
     while !camera.pause.is_over() {
+        let is_throttled = camera.state.is_throttled();
+        let fps = if is_throttled { camera.settings.throttled_fps } else { camera.settings.fps };
+        let period = Duration::from_secs_f64(1.0 / fps);
         let result = source.next();
         *lost |= camera.pulse.beat();
         match result {
@@ -258,18 +259,12 @@ fn stream(
 
 fn hand_on(camera: &Camera, shot: Shot) {
     let Shot { frame, age, receipt } = shot;
-    let waiting = Waiting { frame, moment: earlier(camera.clock.now(), age), receipt };
+    let waiting = Waiting { frame, moment: camera.clock.now().earlier(age), receipt };
     let skipped = camera.slots.put(camera.index, waiting);
     camera.state.camera(&camera.settings.name, |health| {
         health.frames += 1;
         health.skipped += u64::from(skipped);
     });
-}
-
-/// A moment that is so long ago.
-fn earlier(now: Moment, age: Duration) -> Moment {
-    let before = SignedDuration::try_from(age).ok().and_then(|age| now.timestamp.checked_sub(age).ok());
-    Moment { timestamp: before.unwrap_or(now.timestamp), uptime: now.uptime.saturating_sub(age), ..now }
 }
 
 fn report_lost(camera: &Camera, error: &CaptureError, lost: &mut bool) {

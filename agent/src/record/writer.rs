@@ -39,6 +39,8 @@ pub struct Observation {
 /// What an alert says beyond its reading.
 #[derive(Debug)]
 pub struct AlertBody {
+    /// Anomaly score in [0, 1]; 1 for what the settings have alerted.
+    pub score: f64,
     /// What the score was held against.
     pub threshold: f64,
     /// Each value's share in the score.
@@ -297,8 +299,7 @@ impl Writer {
         let Observation { group, moment, values, score, alert } = observation;
         let reading = Reading { stamp: self.number(Lane::Reading, moment), score, values };
         self.push(Lane::Reading, reading.stamp.id, &Topic::Reading(group.clone()), &reading.to_json());
-        let Some(AlertBody { threshold, contributions }) = alert else { return };
-        let score = score.unwrap_or(1.0);
+        let Some(AlertBody { score, threshold, contributions }) = alert else { return };
         let alert = Alert {
             stamp: self.number(Lane::Alert, moment),
             reading: reading.stamp.id,

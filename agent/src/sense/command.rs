@@ -107,17 +107,23 @@ impl Sensor for Command {
             None => {
                 let said = self.program.said();
                 let last = if said.is_empty() { String::new() } else { format!("; its last words: {said}") };
-                Err(self.gone(format!("has given no line for {} s{last}", self.patience.as_secs())))
+                Err(self.gone(format!(
+                    "has given no line for {} s (does it flush each one?){last}",
+                    self.patience.as_secs()
+                )))
             }
         }
     }
 }
 
+/// What a row looks like, for messages.
+const ROW: &str = r#"a row is one line such as {"moisture": 41.5, "salt": 3}"#;
+
 /// The numbers at the top level of a JSON object. What is no number is left out.
 fn values(line: &str) -> Result<Values, String> {
     let shown = || line.chars().filter(|c| !c.is_control()).take(60).collect::<String>();
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line)
-        .map_err(|_| format!("gives `{}`, which is no JSON object on one line", shown()))?;
+        .map_err(|_| format!("gives `{}`, which is no JSON object; {ROW}", shown()))?;
     let mut values = Values::new();
     for (name, value) in object {
         let Some(value) = value.as_f64().filter(|value| value.is_finite()) else { continue };
@@ -125,13 +131,15 @@ fn values(line: &str) -> Result<Values, String> {
             Ok(name) => _ = values.insert(name, value),
             // Its own time stamp is none of the values.
             Err(edgeveil_wire::NameError::Reserved(_)) => {}
-            Err(error) => return Err(format!("names a value wrongly: {error}")),
+            Err(error) => return Err(format!("names a value wrongly: {error}; rename it in the program")),
         }
     }
     match values.len() {
-        0 => Err(format!("gives `{}`, which has no number in it", shown())),
+        0 => Err(format!("gives `{}`, which has no number in it; {ROW}", shown())),
         1..=MAX_VALUES => Ok(values),
-        many => Err(format!("gives {many} values; {MAX_VALUES} are possible")),
+        many => Err(format!(
+            "gives {many} values in a row, and {MAX_VALUES} are possible; leave some out, or run it for several groups"
+        )),
     }
 }
 

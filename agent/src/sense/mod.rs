@@ -3,11 +3,17 @@
 mod command;
 mod csv;
 mod detect;
+#[cfg(feature = "gpio")]
+mod gpio;
 mod hwmon;
+#[cfg(feature = "i2c")]
+mod i2c;
 mod iio;
 mod keeper;
 mod memory;
+mod mqtt;
 mod one_wire;
+mod reader;
 mod select;
 mod simulate;
 mod sysfs;
@@ -20,16 +26,26 @@ pub use thermal::celsius;
 
 use crate::settings::{self, SensorSource};
 use edgeveil_wire::{ValueName, Values};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Gives rows of values, one at a time.
 pub trait Sensor: Send {
-    /// Reads all values of the group. May block for a short time.
+    /// Reads all values of the group. May block.
     fn read(&mut self) -> Result<Values, SensorError>;
 
     /// Whether there is something to read. A source that brings its rows by itself may have nothing yet.
     fn is_ready(&mut self) -> bool {
         true
+    }
+
+    /// How long ago the last row was measured.
+    fn age(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// The value of the last row that is to be alerted, where the settings ask for it.
+    fn alert(&self) -> Option<&ValueName> {
+        None
     }
 
     /// The unit of a value, where the source has one.
@@ -98,6 +114,50 @@ pub enum SensorError {
         /// How.
         what: String,
     },
+    /// A chip on an I2C bus, or the bus itself.
+    #[error("{chip} at {address:#04x} of {bus}: {what}")]
+    Bus {
+        /// Which.
+        chip: &'static str,
+        /// Its address.
+        address: u8,
+        /// The bus.
+        bus: String,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// GPIO lines, or their chip.
+    #[error("{chip}: {what}")]
+    Lines {
+        /// The chip.
+        chip: String,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// A broker nearby, or what comes from it.
+    #[error("broker {broker} {what}")]
+    Mqtt {
+        /// Its name and port.
+        broker: String,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// Nothing comes from a broker nearby.
+    #[error("broker {broker}: {what}")]
+    Silent {
+        /// Its name and port.
+        broker: String,
+        /// What has not come, and what to look at.
+        what: String,
+    },
+    /// The program was built without what this source needs.
+    #[error("this agent was built without {what}; build it with the feature `{feature}`")]
+    NotBuilt {
+        /// What it lacks.
+        what: &'static str,
+        /// The feature.
+        feature: &'static str,
+    },
     /// A device says that it has not measured.
     #[error("{}: {what}", path.display())]
     NotMeasured {
@@ -111,7 +171,7 @@ pub enum SensorError {
 impl SensorError {
     /// Whether only opening it again can help.
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Gone { .. })
+        matches!(self, Self::Gone { .. } | Self::Silent { .. })
     }
 }
 
@@ -124,6 +184,15 @@ pub fn open(sensor: &settings::Sensor) -> Result<Box<dyn Sensor>, SensorError> {
         SensorSource::Hwmon(device) => Box::new(hwmon::open(device, &sensor.values)?),
         SensorSource::Iio(device) => Box::new(iio::open(device, &sensor.values)?),
         SensorSource::OneWire(device) => Box::new(one_wire::OneWire::open(device)?),
+        #[cfg(feature = "i2c")]
+        SensorSource::Chip(chip) => i2c::open(chip, sensor.rate, &sensor.values)?,
+        #[cfg(not(feature = "i2c"))]
+        SensorSource::Chip(_) => return Err(SensorError::NotBuilt { what: "I2C", feature: "i2c" }),
+        #[cfg(feature = "gpio")]
+        SensorSource::Gpio(gpio) => gpio::open(gpio)?,
+        #[cfg(not(feature = "gpio"))]
+        SensorSource::Gpio(_) => return Err(SensorError::NotBuilt { what: "GPIO", feature: "gpio" }),
+        SensorSource::Mqtt(source) => Box::new(mqtt::Mqtt::open(source)?),
         SensorSource::Command(command) => Box::new(command::Command::open(command, sensor.rate)?),
     };
     Ok(if sensor.values.is_empty() { source } else { Box::new(select::Select::new(source, &sensor.values)) })

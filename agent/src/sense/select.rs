@@ -3,6 +3,7 @@
 use super::{Sensor, SensorError};
 use crate::settings::Value;
 use edgeveil_wire::{ValueName, Values};
+use std::time::Duration;
 
 /// A source of which some values are taken. Each is multiplied by its scale, and then its offset is added.
 pub struct Select {
@@ -39,6 +40,15 @@ impl Sensor for Select {
 
     fn is_ready(&mut self) -> bool {
         self.source.is_ready()
+    }
+
+    fn age(&self) -> Duration {
+        self.source.age()
+    }
+
+    fn alert(&self) -> Option<&ValueName> {
+        let alert = self.source.alert()?;
+        self.wanted.iter().find(|value| value.from == *alert).map(|value| &value.name)
     }
 
     fn unit(&self, name: &ValueName) -> Option<&str> {

@@ -1,18 +1,21 @@
-//! A task for each sensor group.
+//! A task for each sensor group: what its thread reads is scored and recorded.
 
-use super::{Detector, Scored, Sensor, SensorError, keeper::Keeper, memory::Memory, open};
+use super::{
+    Detector, Scored, SensorError,
+    keeper::Keeper,
+    memory::Memory,
+    reader::{News, Reader, Standing},
+};
 use crate::{
     clock::{Clock, Moment},
+    pause::Pause,
     record::{AlertBody, Observation, Records},
     settings,
     state::State,
 };
-use edgeveil_wire::{EventKind, Values};
+use edgeveil_wire::{EventKind, ValueName, Values};
 use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::{
-    task::block_in_place,
-    time::{MissedTickBehavior, interval, sleep},
-};
+use tokio::{runtime::Handle, task::block_in_place};
 use tokio_util::sync::CancellationToken;
 
 /// What a group's task needs.
@@ -33,31 +36,34 @@ pub struct Group {
     pub stop: CancellationToken,
 }
 
-/// A sensor that fails is read again at its rate. After so many failures in a row, or so long, it counts as lost; after
-/// so many it is opened again.
-const FAILURES_BEFORE_REOPEN: u32 = 10;
-const FAILING_TOO_LONG: Duration = Duration::from_secs(10);
-const REOPEN: Duration = Duration::from_secs(10);
+/// A row that the settings have alerted is held against this; its score is 1.
+const ALERTED: f64 = 0.5;
 
-/// Reads until it is told to stop.
+/// Scores and records until it is told to stop, and the source is closed.
 pub async fn watch(group: Group) {
     let stop = group.stop.clone();
+    let pause = Pause::until(stop.clone(), Handle::current());
+    let mut news = match Reader::start(group.settings.clone(), group.clock.clone(), pause) {
+        Ok(news) => news,
+        Err(error) => {
+            tracing::error!(sensor = %group.settings.group, %error, "no thread for this sensor; free some memory");
+            return;
+        }
+    };
     // The detector outlives the sensor's failures: what it has learned stays true.
     let mut scorer = group.settings.detector.as_ref().map(|settings| Scorer::recall(&group, settings));
     stop.run_until_cancelled(async {
         let mut lost = false;
-        loop {
-            match block_in_place(|| open(&group.settings)) {
-                Ok(mut sensor) => read_rows(&group, sensor.as_mut(), &mut scorer, &mut lost).await,
-                Err(error) => report_lost(&group, &error, &mut lost).await,
-            }
-            sleep(REOPEN).await;
+        while let Some(heard) = news.recv().await {
+            hear(&group, heard, &mut scorer, &mut lost).await;
         }
     })
     .await;
     if let Some(Scorer { detector, keeper }) = scorer {
         keeper.finish(&detector).await;
     }
+    // A program has ended when its thread has. What comes now comes too late.
+    while news.recv().await.is_some() {}
 }
 
 /// A group's detector, and what keeps its memory.
@@ -83,55 +89,53 @@ impl Scorer {
     }
 }
 
-async fn read_rows(group: &Group, sensor: &mut dyn Sensor, scorer: &mut Option<Scorer>, lost: &mut bool) {
-    let mut ticks = interval(Duration::from_secs_f64(1.0 / group.settings.rate));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failures = 0;
-    let mut failing_since = None;
-    while failures < FAILURES_BEFORE_REOPEN {
-        ticks.tick().await;
-        let moment = group.clock.now();
-        if !sensor.is_ready() {
-            continue;
+async fn hear(group: &Group, news: News, scorer: &mut Option<Scorer>, lost: &mut bool) {
+    match news {
+        News::Row { moment, values, alert } => {
+            report_back(group, lost).await;
+            record(group, moment, values, alert, scorer).await;
         }
-        match block_in_place(|| sensor.read()) {
-            Ok(values) => {
-                (failures, failing_since) = (0, None);
-                report_back(group, lost).await;
-                let scored = match scorer {
-                    Some(scorer) => scorer.score(moment, &values).await,
-                    None => None,
-                };
-                let score = scored.as_ref().map(|scored| scored.score);
-                let alert = scored.filter(|scored| scored.alert).map(|scored| AlertBody {
-                    threshold: scored.threshold,
-                    contributions: scored.contributions,
-                });
-                group.state.sensor(&group.settings.group, |health| {
-                    health.readings += 1;
-                    health.alerts += u64::from(alert.is_some());
-                });
-                let group_name = group.settings.group.clone();
-                let observation = Observation { group: group_name, moment, values, score, alert };
-                group.records.observation(observation).await;
-            }
-            Err(error) => {
-                failures += 1;
-                group.state.sensor(&group.settings.group, |health| health.failed += 1);
-                let since: Duration = *failing_since.get_or_insert(moment.uptime);
-                if error.is_gone() {
-                    return report_lost(group, &error, lost).await;
-                }
-                if failures >= FAILURES_BEFORE_REOPEN
-                    || moment.uptime.saturating_sub(since) >= FAILING_TOO_LONG
-                {
-                    report_lost(group, &error, lost).await;
-                } else {
+        News::Failed(error, standing) => {
+            group.state.sensor(&group.settings.group, |health| health.failed += 1);
+            match standing {
+                Standing::Lost => report_lost(group, &error, lost).await,
+                Standing::MayRecover => {
                     tracing::debug!(sensor = %group.settings.group, %error, "row left out");
                 }
             }
         }
+        News::NotOpened(error) => report_lost(group, &error, lost).await,
     }
+}
+
+async fn record(
+    group: &Group,
+    moment: Moment,
+    values: Values,
+    alerted: Option<ValueName>,
+    scorer: &mut Option<Scorer>,
+) {
+    let scored = match scorer {
+        Some(scorer) => scorer.score(moment, &values).await,
+        None => None,
+    };
+    let score = scored.as_ref().map(|scored| scored.score);
+    let alert = match alerted {
+        Some(name) => {
+            Some(AlertBody { score: 1.0, threshold: ALERTED, contributions: Values::from([(name, 1.0)]) })
+        }
+        None => scored.filter(|scored| scored.alert).map(|scored| AlertBody {
+            score: scored.score,
+            threshold: scored.threshold,
+            contributions: scored.contributions,
+        }),
+    };
+    group.state.sensor(&group.settings.group, |health| {
+        health.readings += 1;
+        health.alerts += u64::from(alert.is_some());
+    });
+    let group_name = group.settings.group.clone();
+    group.records.observation(Observation { group: group_name, moment, values, score, alert }).await;
 }
 
 async fn report_lost(group: &Group, error: &SensorError, lost: &mut bool) {

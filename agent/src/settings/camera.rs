@@ -19,6 +19,8 @@ pub struct Camera {
     pub source: CameraSource,
     /// Frames a second, at most.
     pub fps: f64,
+    /// Frames a second, at most, while the board holds its processor back.
+    pub throttled_fps: f64,
     /// JPEG quality, 1 to 100.
     pub quality: u8,
     /// A stream that gives no picture for so long is opened anew.
@@ -200,6 +202,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Camera> {
     let name = section.required::<Text<Name>>("name");
     let source = source(section);
     let fps = section.within("fps", 1.0, 0.001..=120.0);
+    let throttled_fps = section.within("throttled_fps", fps / 2.0, 0.0005..=fps);
     let quality = section.within("quality", 85, 1..=100);
     let seconds = Duration::from_secs;
     let silence = section.within("silence", seconds(10), seconds(1)..=seconds(86_400));
@@ -209,12 +212,15 @@ pub(super) fn read(section: &Section<'_>) -> Option<Camera> {
     if every.is_some() && section.get::<f64>("fps").is_some() {
         section.problem("every", "cannot stand beside fps: one of the two is meant");
     }
+    if every.is_none() && section.get::<Duration>("warm_up").is_some() {
+        section.problem("warm_up", "needs every beside it: a camera that stays open has warmed up");
+    }
     if every.is_some() && matches!(source, Some(CameraSource::Folder { .. })) {
         section.problem("every", "makes no sense for a folder: its pictures come when they come");
     }
     let schedule = Schedule { every, warm_up, between };
     let masks = section.get::<Masks>("masks").unwrap_or_default().0;
-    Some(Camera { name: name?.0, source: source?, fps, quality, silence, schedule, masks })
+    Some(Camera { name: name?.0, source: source?, fps, throttled_fps, quality, silence, schedule, masks })
 }
 
 fn source(camera: &Section<'_>) -> Option<CameraSource> {
@@ -284,6 +290,18 @@ mod tests {
     }
 
     #[test]
+    fn a_board_that_is_held_back_takes_half_of_the_pictures() {
+        let rates = |more: &str| {
+            let camera = camera(&format!("source = {{ replay = \"/f\" }}\n{more}")).unwrap();
+            (camera.fps, camera.throttled_fps)
+        };
+        assert_eq!(rates("fps = 8"), (8.0, 4.0));
+        assert_eq!(rates("fps = 8\nthrottled_fps = 8"), (8.0, 8.0));
+        let more = camera("source = { replay = \"/f\" }\nfps = 2\nthrottled_fps = 3").unwrap_err();
+        assert_eq!(more.list()[0].key, "camera[0].throttled_fps");
+    }
+
+    #[test]
     fn what_makes_no_sense_is_named() {
         for (text, key, what) in [
             (
@@ -298,6 +316,7 @@ mod tests {
             ("source = { folder = \"/f\", then = \"burn\" }", "camera[0].source.then", "delete"),
             ("source = { folder = \"/f\" }\nevery = \"10 s\"", "camera[0].every", "no sense"),
             ("source = { replay = \"/f\" }\nevery = \"10 s\"\nfps = 2", "camera[0].every", "fps"),
+            ("source = { replay = \"/f\" }\nwarm_up = \"2 s\"", "camera[0].warm_up", "every"),
             ("source = { replay = \"/f\" }\nbetween = \"6-20\"", "camera[0].between", "06:00-20:30"),
             ("source = { replay = \"/f\", login = \"/l\" }", "camera[0].source.login", "not known"),
         ] {

@@ -186,6 +186,11 @@ impl<'a> Section<'a> {
         array.iter().enumerate().filter_map(section).collect()
     }
 
+    /// Keys of this table that nobody asks for are not reported: what it is about is not known.
+    pub fn leave(&self) {
+        self.open.set(true);
+    }
+
     /// Reports a key that this build of the program can do nothing with.
     #[cfg(not(feature = "vision"))]
     pub fn refuse(&self, key: &'static str, what: &str) {

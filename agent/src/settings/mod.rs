@@ -5,17 +5,21 @@
 
 #[cfg(feature = "vision")]
 mod camera;
+mod chip;
 mod document;
+mod gpio;
 mod parse;
 mod sensor;
 mod units;
 
 #[cfg(feature = "vision")]
 pub use camera::{Camera, CameraSource, Daily, HttpCamera, Schedule, Then, Url};
+pub use chip::{Chip, ChipKind, Repeatability};
 pub use document::{Problem, Problems};
+pub use gpio::{Active, Alert as GpioAlert, Gives, Gpio, Input, Pull};
 pub use parse::parse;
-pub use sensor::{Device as SysfsDevice, Sensor, SensorSource, Value};
-pub use units::{ByteSize, Size};
+pub use sensor::{Device as SysfsDevice, MqttSource, Sensor, SensorSource, Value};
+pub use units::{ByteSize, LineName, Size};
 
 use crate::enroll::{BridgeUrl, Files};
 use edgeveil_wire::{DeviceName, Topics};

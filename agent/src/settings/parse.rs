@@ -2,7 +2,7 @@
 
 use super::{
     Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, Problems, Profile, Renew, Sensor,
-    Settings, Spool, SpoolLane, WhenFull,
+    SensorSource, Settings, Spool, SpoolLane, WhenFull,
     document::{self, Section},
     sensor,
     units::Text,
@@ -186,12 +186,18 @@ fn spool(section: &Section<'_>) -> Spool {
 
 fn group(section: &Section<'_>, sysfs: &Path) -> Option<Sensor> {
     let group = section.required::<Text<Name>>("group");
-    let rate = section.within("rate", 1.0, 1e-5..=1000.0);
+    let given = section.get_within("rate", 1e-5..=1000.0);
     let source = sensor::source(section, sysfs);
     let values = sensor::values(section);
-    let detect = section.or("detect", true);
+    // A switch has no distribution that it could fall out of.
+    let detect = section.or("detect", !matches!(source, Some(SensorSource::Gpio(_))));
     let seed = section.or("detector_seed", 0);
-    let of_rate = Profile::of_rate(rate);
+    let rate = given.unwrap_or_else(|| source.as_ref().map_or(1.0, SensorSource::default_rate));
+    // Where a source brings its rows, the default is only how soon they are taken.
+    let of_rate = match &source {
+        Some(source) if given.is_none() && source.brings_rows() => Profile::Default,
+        _ => Profile::of_rate(rate),
+    };
     let profile = choice(
         section,
         "profile",

@@ -1,8 +1,16 @@
 //! Sensors: where their values come from, and what is made of them.
 
-use super::{document::Section, units::Text};
+use super::{
+    Chip, Gpio, chip,
+    document::Section,
+    gpio,
+    units::{Broker, Text},
+};
 use edgeveil_wire::{Name, ValueName};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Where values come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +39,62 @@ pub enum SensorSource {
     OneWire(Device),
     /// A program that writes a JSON object a line, with its arguments.
     Command(Vec<String>),
+    /// A chip on an I2C bus.
+    Chip(Chip),
+    /// Inputs of the board's pins.
+    Gpio(Gpio),
+    /// What others publish.
+    Mqtt(MqttSource),
+}
+
+impl SensorSource {
+    /// Rows a second at most, where the settings do not say: of those that bring their rows by themselves, so that no change
+    /// waits for long.
+    pub(super) fn default_rate(&self) -> f64 {
+        if self.brings_rows() { 10.0 } else { 1.0 }
+    }
+
+    /// Whether rows come when something happens, and not at a rate.
+    pub(super) fn brings_rows(&self) -> bool {
+        matches!(self, Self::Gpio(_) | Self::Mqtt(_))
+    }
+}
+
+/// A topic of a broker nearby.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MqttSource {
+    /// The broker.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+    /// Topic filter.
+    pub topic: String,
+    /// A file with `user:password`.
+    pub login: Option<PathBuf>,
+    /// With TLS: what its certificate is held against, PEM.
+    pub ca: Option<PathBuf>,
+    /// After so long without a message the sensor counts as lost.
+    pub silence: Option<Duration>,
+}
+
+impl MqttSource {
+    /// The broker, for messages.
+    pub fn broker(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+fn mqtt(section: &Section<'_>) -> Option<MqttSource> {
+    let broker = section.get::<Text<Broker>>("mqtt").map(|Text(broker)| broker);
+    let topic = section.or("topic", "sensor/data".to_owned());
+    let (login, ca) = (section.get("login"), section.get::<PathBuf>("ca"));
+    let silence = section.get_within("silence", Duration::from_secs(1)..=Duration::from_secs(30 * 86_400));
+    if !rumqttc::valid_filter(&topic) {
+        section.problem("topic", "wants a topic or a filter, such as \"sensor/data\" or \"zigbee2mqtt/+\"");
+    }
+    let Broker { host, port } = broker?;
+    let port = port.unwrap_or(if ca.is_some() { 8883 } else { 1883 });
+    Some(MqttSource { host, port, topic, login, ca, silence })
 }
 
 /// A device that the kernel shows below `/sys`.
@@ -63,7 +127,9 @@ pub(super) fn source(sensor: &Section<'_>, sysfs: &Path) -> Option<SensorSource>
         let name: PathBuf = table.get(key)?;
         Some(Device { sysfs: sysfs.to_owned(), name: name.to_str()?.to_owned() })
     };
-    match table.one_of(&["csv", "simulate", "thermal", "hwmon", "iio", "w1", "command"])? {
+    match table
+        .one_of(&["csv", "simulate", "thermal", "hwmon", "iio", "w1", "command", "driver", "gpio", "mqtt"])?
+    {
         "csv" => table.get("csv").map(SensorSource::Csv),
         "simulate" => {
             let simulate = table.section("simulate");
@@ -81,6 +147,9 @@ pub(super) fn source(sensor: &Section<'_>, sysfs: &Path) -> Option<SensorSource>
         "hwmon" => device("hwmon").map(SensorSource::Hwmon),
         "iio" => device("iio").map(SensorSource::Iio),
         "w1" => device("w1").map(SensorSource::OneWire),
+        "driver" => chip::read(&table).map(SensorSource::Chip),
+        "gpio" => gpio::read(sensor, &table).map(SensorSource::Gpio),
+        "mqtt" => mqtt(&table).map(SensorSource::Mqtt),
         _ => table.get("command").map(SensorSource::Command),
     }
 }

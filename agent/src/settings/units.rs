@@ -80,6 +80,80 @@ impl Unit for PathBuf {
     }
 }
 
+/// An I2C bus, by its number or its device file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bus(pub PathBuf);
+
+impl Unit for Bus {
+    const WANTED: &'static str = "a bus's number, such as 1, or its device file in quotes";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        match value {
+            DeValue::Integer(_) => {
+                u8::from_toml(value).map(|number| Self(format!("/dev/i2c-{number}").into()))
+            }
+            DeValue::String(_) => PathBuf::from_toml(value).map(Self),
+            _ => Err(wrong::<Self>(value)),
+        }
+    }
+}
+
+/// A line of a GPIO chip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineName {
+    /// By its number on the chip.
+    Offset(u32),
+    /// By its name, such as "GPIO17".
+    Name(String),
+}
+
+impl Unit for LineName {
+    const WANTED: &'static str = "a line's number on its chip, such as 17, or its name in quotes";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        match value {
+            DeValue::Integer(_) => u32::from_toml(value).map(Self::Offset),
+            DeValue::String(_) => String::from_toml(value).map(Self::Name),
+            _ => Err(wrong::<Self>(value)),
+        }
+    }
+}
+
+impl std::fmt::Display for LineName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Offset(offset) => offset.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// A broker's name and port: "localhost", "broker.lan:1884", "[fe80::1]:1883".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Name or address.
+    pub host: String,
+    /// TCP port, where one is given.
+    pub port: Option<u16>,
+}
+
+impl std::str::FromStr for Broker {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wants = "it wants a broker's name and port, such as \"localhost:1883\"";
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, Some(port.parse().map_err(|_| format!("is \"{text}\"; {wants}"))?))
+            }
+            _ => (text, None),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/' || c == '@') {
+            return Err(format!("is \"{text}\"; {wants}"));
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
 impl<T: std::str::FromStr<Err: std::fmt::Display>> Unit for Text<T> {
     const WANTED: &'static str = "text in quotes";
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {

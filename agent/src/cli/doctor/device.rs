@@ -7,7 +7,7 @@ use crate::{
     clock::{Clock, SystemClock},
     enroll::{Folder, renewal},
     link::Identity,
-    settings::Settings,
+    settings::{SensorSource, Settings},
 };
 use edgeveil_wire::ClockState;
 use jiff::{SignedDuration, Timestamp};
@@ -124,8 +124,12 @@ pub fn permissions(settings: &Settings, file: &Path) -> Vec<Finding> {
         _ => None,
     });
     #[cfg(not(feature = "vision"))]
-    let logins = std::iter::empty();
-    for secret in logins.chain([settings.link.key.as_path()]) {
+    let logins = std::iter::empty::<&Path>();
+    let nearby = settings.sensors.iter().filter_map(|sensor| match &sensor.source {
+        SensorSource::Mqtt(source) => source.login.as_deref(),
+        _ => None,
+    });
+    for secret in logins.chain(nearby).chain([settings.link.key.as_path()]) {
         // A group that was made for it may read it.
         if mode(secret) & 0o007 != 0 {
             let said = format!("everybody may read {}", secret.display());
