@@ -19,6 +19,7 @@ pub mod ingest;
 pub mod metrics;
 pub mod objects;
 pub mod readiness;
+pub mod retention;
 pub mod serve;
 pub mod settings;
 pub mod source;
