@@ -3,8 +3,11 @@
 use crate::{
     catalog::Catalog,
     certs,
+    forward::open_webhook,
     objects::Objects,
-    settings::{BrokerCertificates, BrokerSettings, ObjectSettings, Settings, SourceSettings},
+    settings::{
+        BrokerCertificates, BrokerSettings, CatalogSettings, ObjectSettings, Settings, SourceSettings,
+    },
     tls,
 };
 use anyhow::{Context, Result, bail};
@@ -29,6 +32,9 @@ pub async fn check(settings: &Settings) -> Result<()> {
     if let Some(aws) = &settings.aws {
         tls::client(&aws.tls, aws.alpn.as_deref())?;
     }
+    if let Some(webhook) = &settings.webhook {
+        open_webhook(webhook)?;
+    }
     if let ObjectSettings::S3(s3) = &settings.objects {
         for file in [&s3.access_key_id_file, &s3.secret_access_key_file].into_iter().flatten() {
             std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -37,11 +43,14 @@ pub async fn check(settings: &Settings) -> Result<()> {
     can_hold_files(&settings.data_dir)
         .with_context(|| format!("data folder {}", settings.data_dir.display()))?;
     objects(&settings.objects).await?;
-    if settings.catalog.exists() {
+    let CatalogSettings::Sqlite(file) = &settings.catalog else {
+        return Ok(Catalog::check(&settings.catalog).await?);
+    };
+    if file.exists() {
         Catalog::check(&settings.catalog).await?;
     }
-    let folder = settings.catalog.parent().unwrap_or(Path::new("."));
-    can_hold_files(folder).with_context(|| format!("catalog {}: its folder", settings.catalog.display()))
+    let folder = file.parent().unwrap_or(Path::new("."));
+    can_hold_files(folder).with_context(|| format!("catalog {}: its folder", file.display()))
 }
 
 /// Whether a CA that is not there yet is one that `serve` makes.

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::settings;
+use crate::{catalog::OutboxState, settings};
 use clap::{Args, Parser, Subcommand};
 use edgeveil_wire::DeviceName;
 use std::{path::PathBuf, time::Duration};
@@ -25,6 +25,8 @@ pub enum Command {
     Migrate(ConfigArgs),
     /// Check that catalog and objects agree, and print what arrived of each lane as JSON lines.
     Verify(VerifyArgs),
+    /// Look at what goes on to others, try again what was set aside, send again what was sent.
+    Outbox(OutboxArgs),
     /// Issue and list certificates.
     Certs(CertsArgs),
     /// Give devices their first certificate by a one-time token, and take it back.
@@ -111,6 +113,52 @@ pub enum EnrollCommand {
     Unblock {
         /// The device.
         device: DeviceName,
+    },
+}
+
+/// The outbox.
+#[derive(Debug, Args)]
+pub struct OutboxArgs {
+    /// Where the settings are.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: OutboxCommand,
+}
+
+/// What to do with the outbox.
+#[derive(Debug, Subcommand)]
+pub enum OutboxCommand {
+    /// Print rows as JSON lines, the oldest first.
+    Ls {
+        /// Rows in this state.
+        #[arg(long, value_name = "STATE", default_value = "failed")]
+        state: OutboxState,
+        /// So many at the most.
+        #[arg(long, value_name = "ROWS", default_value_t = 100)]
+        limit: u32,
+    },
+    /// Let rows that were set aside wait again. A running bridge takes them up within 30 s.
+    Retry {
+        /// Their numbers, as `ls` prints them.
+        #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
+        numbers: Vec<i64>,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Send again all alerts that were received within a time, also those that were never meant to be sent.
+    Replay {
+        /// From when, such as 2026-11-21T10:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        from: jiff::Timestamp,
+        /// Until before when; now, if it is not given.
+        #[arg(long, value_name = "TIME")]
+        to: Option<jiff::Timestamp>,
+        /// To whom.
+        #[arg(long, value_name = "TARGET", default_value = crate::forward::AWS, value_parser = [crate::forward::AWS, crate::forward::WEBHOOK])]
+        target: String,
     },
 }
 

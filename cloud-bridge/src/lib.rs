@@ -20,6 +20,7 @@ pub mod ingest;
 pub mod metrics;
 pub mod objects;
 pub mod readiness;
+pub mod retention;
 pub mod serve;
 pub mod settings;
 pub mod source;

@@ -8,7 +8,8 @@ use edgeveil_bridge::{
     certs::{self, Kind, Replace},
     check,
     cli::{
-        CertsArgs, CertsCommand, Cli, Command, ConfigArgs, DemoArgs, EnrollArgs, EnrollCommand, VerifyArgs,
+        CertsArgs, CertsCommand, Cli, Command, ConfigArgs, DemoArgs, EnrollArgs, EnrollCommand,
+        OutboxCommand, VerifyArgs,
     },
     demo, enroll,
     objects::Objects,
@@ -36,6 +37,7 @@ async fn main() -> ExitCode {
         Command::Check(args) => with_settings(&args, async |settings| check(&settings).await).await,
         Command::Migrate(args) => with_settings(&args, async |settings| migrate(&settings).await).await,
         Command::Verify(args) => with_settings(&args.config, async |s| verify(&s, &args).await).await,
+        Command::Outbox(args) => with_settings(&args.config, async |s| outbox(&s, &args.command).await).await,
         Command::Demo(args) => demo(args).await,
         Command::Enroll(args) => {
             let config = ConfigArgs { config: args.config.clone() };
@@ -156,7 +158,7 @@ async fn check(settings: &Settings) -> Result<ExitCode> {
 async fn migrate(settings: &Settings) -> Result<ExitCode> {
     keep_from_others();
     Catalog::open(&settings.catalog).await?.close().await;
-    println!("catalog {} is up to date", settings.catalog.display());
+    println!("catalog {} is up to date", settings.catalog);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -258,6 +260,33 @@ async fn list_enrolled(book: &Book) -> Result<String> {
 fn utc(millisecond: i64) -> String {
     Timestamp::from_millisecond(millisecond)
         .map_or_else(|_| "?".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
+}
+
+async fn outbox(settings: &Settings, command: &OutboxCommand) -> Result<ExitCode> {
+    // Makes nothing: the catalog has to be there.
+    let catalog = Catalog::open_read_only(&settings.catalog).await?;
+    if let OutboxCommand::Ls { state, limit } = command {
+        for entry in catalog.outbox_entries(*state, *limit).await? {
+            println!("{}", serde_json::to_string(&entry)?);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    catalog.close().await;
+    let catalog = Catalog::open(&settings.catalog).await?;
+    let rows = match command {
+        OutboxCommand::Ls { .. } => 0,
+        OutboxCommand::Retry { numbers, all } => {
+            catalog.outbox_retry((!all).then_some(numbers.as_slice())).await?
+        }
+        OutboxCommand::Replay { from, to, target } => {
+            let to = to.unwrap_or_else(jiff::Timestamp::now);
+            catalog.outbox_replay(target, from.as_millisecond(), to.as_millisecond()).await?
+        }
+    };
+    catalog.close().await;
+    println!("{rows} alerts wait to be sent");
+    anyhow::ensure!(rows > 0, "there was none; see `outbox ls`");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn certificates(args: &CertsArgs) -> Result<()> {

@@ -27,7 +27,7 @@ impl From<Option<Lane>> for LaneLabel {
 /// Whom something is forwarded to, as a label.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct TargetLabel {
-    /// `aws`
+    /// `aws`, `webhook`
     pub target: &'static str,
 }
 
@@ -48,6 +48,8 @@ pub struct Metrics {
     pub dead_letters: ByLane,
     /// Messages in a version that this bridge does not know; their devices keep them.
     pub not_accepted: ByLane,
+    /// Records that retention has removed.
+    pub expired: ByLane,
     /// Ids acknowledged to devices.
     pub acknowledged: Counter,
     /// Times a batch had to be tried again.
@@ -86,6 +88,7 @@ impl Default for Metrics {
             duplicates: ByLane::default(),
             dead_letters: ByLane::default(),
             not_accepted: ByLane::default(),
+            expired: ByLane::default(),
             acknowledged: Counter::default(),
             retries: Counter::default(),
             batch_seconds: Histogram::new(seconds),
@@ -109,6 +112,7 @@ impl Default for Metrics {
                 &metrics.duplicates,
                 &metrics.dead_letters,
                 &metrics.not_accepted,
+                &metrics.expired,
             ] {
                 drop(family.get_or_create(&lane.into()));
             }
@@ -129,6 +133,7 @@ impl Metrics {
             "Messages in a version that only a later bridge knows; devices keep them",
             self.not_accepted.clone(),
         );
+        r.register("expired", "Records that retention has removed", self.expired.clone());
         r.register("acknowledged", "Record ids acknowledged to devices", self.acknowledged.clone());
         r.register("retries", "Batches tried again, since database or objects failed", self.retries.clone());
         r.register_with_unit("batch", "Time to commit a batch", Unit::Seconds, self.batch_seconds.clone());

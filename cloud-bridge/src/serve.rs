@@ -9,6 +9,7 @@ use crate::{
     metrics::Metrics,
     objects::Objects,
     readiness::{Part, Readiness},
+    retention::Retention,
     settings::{BrokerCertificates, BrokerSettings, Settings, SourceSettings, TlsFiles},
     source::{Intake, ToDevices, external::External},
     tls,
@@ -45,7 +46,8 @@ pub struct Bridge {
     pub metrics: Arc<Metrics>,
     source: Source,
     ingest: JoinHandle<()>,
-    forwarder: Option<JoinHandle<()>>,
+    forwarders: Vec<JoinHandle<()>>,
+    retention: JoinHandle<()>,
     web: JoinHandle<()>,
     stops: Stops,
 }
@@ -61,6 +63,7 @@ struct Stops {
     source: CancellationToken,
     ingest: ingest::Stops,
     forwarder: CancellationToken,
+    retention: CancellationToken,
     web: CancellationToken,
 }
 
@@ -92,13 +95,20 @@ impl Bridge {
 
         let (wake, woken) = watch::channel(());
         let mut targets = Vec::new();
-        let mut forwarder = None;
+        let mut forwarders = Vec::new();
         if let Some(aws) = &settings.aws {
-            let outbox = Outbox::new(catalog.clone(), forward::AWS, woken);
+            let outbox = Outbox::new(catalog.clone(), forward::AWS, woken.clone());
             let aws = forward::AwsForwarder::new(aws.clone(), outbox, metrics.clone())?;
             targets.push(forward::AWS);
             metrics.add_target(forward::AWS);
-            forwarder = Some(tokio::spawn(aws.run(stops.forwarder.clone())));
+            forwarders.push(tokio::spawn(aws.run(stops.forwarder.clone())));
+        }
+        if let Some(webhook) = &settings.webhook {
+            let outbox = Outbox::new(catalog.clone(), forward::WEBHOOK, woken);
+            let webhook = forward::WebhookForwarder::new(webhook.clone(), outbox, metrics.clone())?;
+            targets.push(forward::WEBHOOK);
+            metrics.add_target(forward::WEBHOOK);
+            forwarders.push(tokio::spawn(webhook.run(stops.forwarder.clone())));
         }
 
         let (intake, queue) = Intake::new(settings.ingest.queue, settings.ingest.memory.0);
@@ -135,6 +145,13 @@ impl Bridge {
         let ingest = tokio::spawn(ingest.run(stops.ingest.clone()));
         // Nothing can fail from here on but the address, so it is not left behind by a start that did not come about.
         tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.clone()));
+        let retention = Retention {
+            settings: settings.retention.clone(),
+            catalog: catalog.clone(),
+            objects: objects.clone(),
+            metrics: metrics.clone(),
+        };
+        let retention = tokio::spawn(retention.run(stops.retention.clone()));
         let address = http.local_addr().context("the address of the pages")?;
         let mut enroll = None;
         if let (Some(desk), Some((registrar, tls))) = (desk, registrar) {
@@ -159,7 +176,8 @@ impl Bridge {
             metrics,
             source,
             ingest,
-            forwarder,
+            forwarders,
+            retention,
             web,
             stops,
         })
@@ -170,6 +188,7 @@ impl Bridge {
         tokio::select! {
             _ = &mut self.ingest => "ingest",
             _ = &mut self.web => "web",
+            _ = &mut self.retention => "retention",
         }
     }
 
@@ -198,8 +217,11 @@ impl Bridge {
             self.stops.ingest.give_up.cancel();
             end(&mut ingest, deadline, "ingest", &mut late).await;
         }
+        self.stops.retention.cancel();
+        let mut retention = self.retention;
+        end(&mut retention, deadline, "retention", &mut late).await;
         self.stops.forwarder.cancel();
-        if let Some(mut forwarder) = self.forwarder {
+        for mut forwarder in self.forwarders {
             end(&mut forwarder, deadline, "forward", &mut late).await;
         }
         let mut web = self.web;

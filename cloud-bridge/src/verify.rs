@@ -13,7 +13,7 @@ use serde::Serialize;
 pub enum Finding {
     /// What arrived of one lane of one boot.
     Sequence {
-        /// Counted from the rows.
+        /// By the account, which is held against the rows.
         #[serde(flatten)]
         gap: Gap,
         /// Records that should be there, counted from 0, and are not.
@@ -90,9 +90,13 @@ pub async fn verify(catalog: &Catalog, objects: &Objects) -> Result<Vec<Finding>
     let Sequences { accounted, counted } = catalog.sequences().await?;
     let mut findings = Vec::new();
     let same = |a: &Gap, b: &Gap| (&a.device, &a.boot, &a.lane) == (&b.device, &b.boot, &b.lane);
-    for gap in &accounted {
-        if !counted.contains(gap) {
-            findings.push(Finding::WrongAccount { gap: gap.clone() });
+    for account in &accounted {
+        let right = match counted.iter().find(|rows| same(rows, account)) {
+            Some(rows) => account.accounts_for(rows),
+            None => account.expired == account.count,
+        };
+        if !right {
+            findings.push(Finding::WrongAccount { gap: account.clone() });
         }
     }
     for gap in &counted {
@@ -100,7 +104,12 @@ pub async fn verify(catalog: &Catalog, objects: &Objects) -> Result<Vec<Finding>
             findings.push(Finding::NoAccount { gap: gap.clone() });
         }
     }
-    findings.extend(counted.into_iter().map(|gap| Finding::Sequence { missing: gap.missing(), gap }));
+    // Where rows have expired only the account knows what arrived.
+    let expired = |gap: &Gap| accounted.iter().find(|account| account.expired > 0 && same(account, gap));
+    let mut arrived: Vec<Gap> = counted.iter().map(|gap| expired(gap).unwrap_or(gap).clone()).collect();
+    let is_gone = |account: &&Gap| account.expired > 0 && !counted.iter().any(|gap| same(account, gap));
+    arrived.extend(accounted.iter().filter(is_gone).cloned());
+    findings.extend(arrived.into_iter().map(|gap| Finding::Sequence { missing: gap.missing(), gap }));
     findings.extend(catalog.outbox_counts().await?.into_iter().map(|outbox| Finding::Outbox { outbox }));
     for (object, bytes) in there {
         match rows.remove(&object) {

@@ -1,7 +1,7 @@
 //! Dead letters: what was refused, bounded in number. A letter's object goes before its row does, so that an
 //! interruption leaves a row that still names it.
 
-use super::{Catalog, CatalogError};
+use super::{Catalog, CatalogError, store::ask};
 use edgeveil_wire::{DeviceName, RecordId};
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,20 +11,15 @@ pub const MAX_DEAD_LETTERS: i64 = 10_000;
 impl Catalog {
     /// Letters and their reasons, the newest first.
     pub async fn dead_letters(&self, most: u32) -> Result<Vec<(String, String)>, CatalogError> {
-        sqlx::query_as("SELECT topic, reason FROM dead_letter ORDER BY number DESC LIMIT ?")
-            .bind(most)
-            .fetch_all(&self.read)
-            .await
-            .map_err(self.failed("reading dead letters"))
+        let sql = "SELECT topic, reason FROM dead_letter ORDER BY number DESC LIMIT $1";
+        self.store.rows(ask(sql).bind(i64::from(most))).await.map_err(self.failed("reading dead letters"))
     }
 
     /// Keys and lengths of the objects of all letters.
     pub async fn dead_objects(&self) -> Result<BTreeMap<String, i64>, CatalogError> {
+        let sql = "SELECT object, bytes FROM dead_letter WHERE object IS NOT NULL";
         let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT object, bytes FROM dead_letter WHERE object IS NOT NULL")
-                .fetch_all(&self.read)
-                .await
-                .map_err(self.failed("listing dead letters"))?;
+            self.store.rows(ask(sql)).await.map_err(self.failed("listing dead letters"))?;
         Ok(rows.into_iter().collect())
     }
 
@@ -39,27 +34,18 @@ impl Catalog {
     /// The objects of the letters that are too many, with the number of the last of these letters.
     pub async fn too_many_letters(&self, keep: i64) -> Result<Option<(i64, Vec<String>)>, CatalogError> {
         let failed = self.failed("looking for old dead letters");
-        let last: Option<i64> =
-            sqlx::query_scalar("SELECT number FROM dead_letter ORDER BY number DESC LIMIT 1 OFFSET ?")
-                .bind(keep)
-                .fetch_optional(&self.read)
-                .await
-                .map_err(&failed)?;
-        let Some(last) = last else { return Ok(None) };
-        let objects =
-            sqlx::query_scalar("SELECT object FROM dead_letter WHERE number <= ? AND object IS NOT NULL")
-                .bind(last)
-                .fetch_all(&self.read)
-                .await
-                .map_err(&failed)?;
-        Ok(Some((last, objects)))
+        let sql = "SELECT number FROM dead_letter ORDER BY number DESC LIMIT 1 OFFSET $1";
+        let last: Option<(i64,)> = self.store.row(ask(sql).bind(keep)).await.map_err(&failed)?;
+        let Some((last,)) = last else { return Ok(None) };
+        let sql = "SELECT object FROM dead_letter WHERE number <= $1 AND object IS NOT NULL";
+        let objects: Vec<(String,)> = self.store.rows(ask(sql).bind(last)).await.map_err(&failed)?;
+        Ok(Some((last, objects.into_iter().map(|(object,)| object).collect())))
     }
 
     /// Forgets the letters up to this number, whose objects are gone.
     pub async fn forget_letters(&self, last: i64) -> Result<(), CatalogError> {
-        sqlx::query("DELETE FROM dead_letter WHERE number <= ?")
-            .bind(last)
-            .execute(&self.write)
+        self.store
+            .run(ask("DELETE FROM dead_letter WHERE number <= $1").bind(last))
             .await
             .map(drop)
             .map_err(self.failed("forgetting old dead letters"))

@@ -1,27 +1,32 @@
-//! The catalog: what is known of every record, in SQLite.
+//! The catalog: what is known of every record, in SQLite or PostgreSQL.
 //!
-//! One connection writes; readers have their own and never wait for it (WAL). A commit is durable when it returns
-//! (`synchronous = FULL`). The tables stand in `migrations/`.
+//! A commit is durable when it returns (`synchronous = FULL`; in PostgreSQL `synchronous_commit`, which has to be on). The
+//! tables stand in `migrations/` for SQLite and in `migrations/postgres/`; every statement is the same for both.
 
+mod claims;
+mod expire;
 mod letters;
 mod open;
 mod outbox;
 mod read;
+mod replay;
+mod store;
 mod write;
 mod writing;
 
+pub use expire::ExpiredImage;
 pub use letters::MAX_DEAD_LETTERS;
 pub use outbox::{Blame, Outbox, OutboxCount, OutboxRow};
 pub use read::{AlertRow, DeviceRow, Gap, ImageRow, Sequences};
+pub use replay::{OutboxEntry, OutboxState};
 pub use write::{Batch, Content, DeadLetter, Health, Presence, Record};
 
-use sqlx::SqlitePool;
+use store::Store;
 
 /// The open catalog.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    write: SqlitePool,
-    read: SqlitePool,
+    store: Store,
     place: String,
 }
 
@@ -36,6 +41,10 @@ pub struct CatalogError {
 
 /// SQLite's own numbers (<https://www.sqlite.org/rescode.html>) that an operator can do something about.
 fn remedy(code: &str) -> Option<&'static str> {
+    // PostgreSQL's codes always have five places, SQLite's numbers never.
+    if code.len() == 5 {
+        return postgres_remedy(code);
+    }
     let primary = code.parse::<u32>().ok()? & 0xff;
     match primary {
         5 | 6 => Some("another process holds it; stop that one"),
@@ -47,11 +56,28 @@ fn remedy(code: &str) -> Option<&'static str> {
     }
 }
 
+/// PostgreSQL's (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+fn postgres_remedy(code: &str) -> Option<&'static str> {
+    match code {
+        "28000" | "28P01" => {
+            Some("it refuses this user; mend catalog.postgres.user, its password_file, or pg_hba.conf")
+        }
+        "3D000" => {
+            Some("there is no such database; make it (CREATE DATABASE), or mend catalog.postgres.database")
+        }
+        "42501" => Some("this user may not; make it the database's owner, or grant it CREATE on the schema"),
+        "53100" => Some("no space left on the server; free some, nothing is lost meanwhile"),
+        "53300" => Some("it has too many connections; raise max_connections, a replica takes up to 10"),
+        "57P03" => Some("it is starting up or shutting down; trying again helps"),
+        "25006" => Some("it is read-only, a standby perhaps; name the primary in catalog.postgres.host"),
+        _ => None,
+    }
+}
+
 impl Catalog {
     /// Writes what is under way and closes it.
     pub async fn close(&self) {
-        self.read.close().await;
-        self.write.close().await;
+        self.store.close().await;
     }
 
     fn failed(&self, action: &'static str) -> impl Fn(sqlx::Error) -> CatalogError + '_ {

@@ -1,7 +1,12 @@
 //! What has to go on to others, and how far that is.
 
-use super::{Catalog, CatalogError, writing::Writing};
-use tokio::sync::watch;
+use super::{
+    Catalog, CatalogError,
+    claims::Claims,
+    store::{Store, ask},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Mutex, watch};
 
 /// One target's part of the outbox.
 #[derive(Debug, Clone)]
@@ -9,6 +14,7 @@ pub struct Outbox {
     catalog: Catalog,
     target: &'static str,
     wake: watch::Receiver<()>,
+    claims: Arc<Mutex<Claims>>,
 }
 
 /// A row that has to go.
@@ -55,20 +61,38 @@ pub enum Blame {
 impl Catalog {
     /// Every target's count of rows.
     pub async fn outbox_counts(&self) -> Result<Vec<OutboxCount>, CatalogError> {
-        sqlx::query_as(
-            "SELECT target, count(done) AS done, count(*) - count(done) - count(failed) AS open,
-             count(failed) AS failed FROM outbox GROUP BY target ORDER BY target",
-        )
-        .fetch_all(&self.read)
-        .await
-        .map_err(self.failed("counting the outbox"))
+        let sql = "SELECT target, count(done) AS done, count(*) - count(done) - count(failed) AS open,
+             count(failed) AS failed FROM outbox GROUP BY target ORDER BY target";
+        self.store.rows(ask(sql)).await.map_err(self.failed("counting the outbox"))
     }
 }
 
 impl Outbox {
     /// Woken by `wake` after each commit.
     pub fn new(catalog: Catalog, target: &'static str, wake: watch::Receiver<()>) -> Self {
-        Self { catalog, target, wake }
+        let claims = Arc::new(Mutex::new(Claims::new(&catalog.store, target)));
+        Self { catalog, target, wake, claims }
+    }
+
+    /// How often to look for rows of which nobody has told us: other replicas write some too.
+    pub fn patience(&self) -> Duration {
+        match self.catalog.store {
+            Store::Sqlite { .. } => Duration::from_secs(30),
+            Store::Postgres(_) => Duration::from_secs(1),
+        }
+    }
+
+    /// The oldest rows that have to go and that nobody has taken, neither this forwarder nor one of another replica. While
+    /// a row of a device is taken, all of its rows are this forwarder's.
+    pub async fn take(&self, most: u32) -> Result<Vec<OutboxRow>, CatalogError> {
+        let taken = self.claims.lock().await.take(&self.catalog.store, most).await;
+        taken.map_err(self.catalog.failed("taking from the outbox"))
+    }
+
+    /// Gives back what was taken and is neither done nor set aside, but for these.
+    pub async fn give_back(&self, keep: &[i64]) -> Result<(), CatalogError> {
+        let given = self.claims.lock().await.give_back(keep).await;
+        given.map_err(self.catalog.failed("giving back to the outbox"))
     }
 
     /// The target's name.
@@ -85,57 +109,41 @@ impl Outbox {
 
     /// The oldest rows that have to go, after a number.
     pub async fn open(&self, after: i64, most: u32) -> Result<Vec<OutboxRow>, CatalogError> {
-        sqlx::query_as(
-            "SELECT number, device, record, payload, attempts, refusals, last_error FROM outbox
-             WHERE target = ? AND done IS NULL AND failed IS NULL AND number > ? ORDER BY number LIMIT ?",
-        )
-        .bind(self.target)
-        .bind(after)
-        .bind(most)
-        .fetch_all(&self.catalog.read)
-        .await
-        .map_err(self.catalog.failed("reading the outbox"))
+        let sql = "SELECT number, device, record, payload, attempts, refusals, last_error FROM outbox
+             WHERE target = $1 AND done IS NULL AND failed IS NULL AND number > $2 ORDER BY number LIMIT $3";
+        let query = ask(sql).bind(self.target).bind(after).bind(i64::from(most));
+        self.catalog.store.rows(query).await.map_err(self.catalog.failed("reading the outbox"))
     }
 
     /// The target has these.
     pub async fn done(&self, numbers: &[i64], now: i64) -> Result<(), CatalogError> {
+        let mut claims = self.claims.lock().await;
         let failed = self.catalog.failed("marking outbox rows done");
-        let mut tx = Writing::begin(&self.catalog.write).await.map_err(&failed)?;
+        claims.still_held().await.map_err(&failed)?;
+        let mut tx = self.catalog.store.begin().await.map_err(&failed)?;
         for number in numbers {
-            sqlx::query("UPDATE outbox SET done = ? WHERE number = ? AND done IS NULL")
-                .bind(now)
-                .bind(number)
-                .execute(&mut *tx)
-                .await
-                .map_err(&failed)?;
+            let mark = ask("UPDATE outbox SET done = $1 WHERE number = $2 AND done IS NULL");
+            tx.run(mark.bind(now).bind(*number)).await.map_err(&failed)?;
         }
-        tx.commit().await.map_err(&failed)
+        tx.commit().await.map_err(&failed)?;
+        claims.let_go(numbers).await.map_err(failed)
     }
 
     /// It was tried and failed.
     pub async fn failed(&self, number: i64, error: &str, blame: Blame) -> Result<(), CatalogError> {
-        sqlx::query(
-            "UPDATE outbox SET attempts = attempts + 1, refusals = refusals + ?, last_error = ? WHERE number = ?",
-        )
-        .bind(i64::from(blame == Blame::Row))
-        .bind(error)
-        .bind(number)
-        .execute(&self.catalog.write)
-        .await
-        .map(drop)
-        .map_err(self.catalog.failed("noting a failed attempt"))
+        let note = ask(
+            "UPDATE outbox SET attempts = attempts + 1, refusals = refusals + $1, last_error = $2 WHERE number = $3",
+        );
+        let note = note.bind(i64::from(blame == Blame::Row)).bind(error).bind(number);
+        self.catalog.store.run(note).await.map(drop).map_err(self.catalog.failed("noting a failed attempt"))
     }
 
     /// The target will never take this row: it is kept, and what stands behind it goes on.
     pub async fn set_aside(&self, number: i64, error: &str, now: i64) -> Result<(), CatalogError> {
-        sqlx::query("UPDATE outbox SET failed = ?, last_error = ? WHERE number = ? AND done IS NULL")
-            .bind(now)
-            .bind(error)
-            .bind(number)
-            .execute(&self.catalog.write)
-            .await
-            .map(drop)
-            .map_err(self.catalog.failed("setting an outbox row aside"))
+        let failed = self.catalog.failed("setting an outbox row aside");
+        let mark = ask("UPDATE outbox SET failed = $1, last_error = $2 WHERE number = $3 AND done IS NULL");
+        self.catalog.store.run(mark.bind(now).bind(error).bind(number)).await.map_err(&failed)?;
+        self.claims.lock().await.let_go(&[number]).await.map_err(failed)
     }
 
     /// Rows that have to go, and rows that are done.
@@ -153,13 +161,10 @@ impl Outbox {
 
     /// Rows that have to go, and rows that are set aside.
     pub async fn depth(&self) -> Result<(i64, i64), CatalogError> {
-        sqlx::query_as(
-            "SELECT (SELECT count(*) FROM outbox WHERE target = ?1 AND done IS NULL AND failed IS NULL),
-                    (SELECT count(*) FROM outbox WHERE target = ?1 AND failed IS NOT NULL)",
-        )
-        .bind(self.target)
-        .fetch_one(&self.catalog.read)
-        .await
-        .map_err(self.catalog.failed("counting the outbox"))
+        let sql =
+            "SELECT (SELECT count(*) FROM outbox WHERE target = $1 AND done IS NULL AND failed IS NULL),
+                    (SELECT count(*) FROM outbox WHERE target = $1 AND failed IS NOT NULL)";
+        let counts = self.catalog.store.row(ask(sql).bind(self.target)).await;
+        Ok(counts.map_err(self.catalog.failed("counting the outbox"))?.unwrap_or_default())
     }
 }

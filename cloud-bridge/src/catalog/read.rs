@@ -1,6 +1,6 @@
 //! Questions to the catalog.
 
-use super::{Catalog, CatalogError};
+use super::{Catalog, CatalogError, store::ask};
 use edgeveil_wire::{DeviceName, Lane, RecordId};
 use serde::Serialize;
 use sqlx::FromRow;
@@ -90,6 +90,8 @@ pub struct Gap {
     pub min_seq: i64,
     /// The last.
     pub max_seq: i64,
+    /// Of these records, those that retention has removed since.
+    pub expired: i64,
 }
 
 /// What arrived, by two ways that have to agree.
@@ -102,13 +104,23 @@ pub struct Sequences {
 }
 
 impl Gap {
+    /// Whether the rows that are there are those that this account speaks of.
+    pub fn accounts_for(&self, rows: &Self) -> bool {
+        if self.expired == 0 {
+            return self == rows;
+        }
+        self.count - self.expired == rows.count
+            && self.min_seq <= rows.min_seq
+            && rows.max_seq <= self.max_seq
+    }
+
     /// Records that should be there, counted from 0, and are not.
     pub fn missing(&self) -> i64 {
         self.max_seq + 1 - self.count
     }
 }
 
-const fn table(lane: Lane) -> &'static str {
+pub(super) const fn table(lane: Lane) -> &'static str {
     match lane {
         Lane::Alert => "alert",
         Lane::Status => "event",
@@ -117,11 +129,14 @@ const fn table(lane: Lane) -> &'static str {
     }
 }
 
+/// Pairs in one statement: far below the parameters that either database takes.
+const KNOWN_AT_ONCE: usize = 500;
+
 impl Catalog {
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), CatalogError> {
-        let one: Result<i64, _> = sqlx::query_scalar("SELECT 1").fetch_one(&self.read).await;
-        one.map(drop).map_err(self.failed("asking it"))
+        let none: Result<Vec<(String,)>, _> = self.store.rows(ask("SELECT name FROM device LIMIT 0")).await;
+        none.map(drop).map_err(self.failed("asking it"))
     }
 
     /// Which of these images are there already.
@@ -141,52 +156,41 @@ impl Catalog {
         if wanted.is_empty() {
             return Ok(HashSet::new());
         }
-        let wanted: Vec<_> = wanted.iter().map(|(device, id)| (device.as_str(), id.to_string())).collect();
-        let wanted = serde_json::to_string(&wanted).expect("pairs of texts");
-        let sql = format!(
-            "{select} IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
-        );
-        let found: Vec<(String, String)> = sqlx::query_as(&sql)
-            .bind(wanted)
-            .fetch_all(&self.read)
-            .await
-            .map_err(self.failed("looking for what is known"))?;
-        Ok(found.into_iter().collect())
+        let mut known = HashSet::new();
+        for wanted in wanted.chunks(KNOWN_AT_ONCE) {
+            let pairs: Vec<_> = (1..=wanted.len()).map(|n| format!("(${}, ${})", 2 * n - 1, 2 * n)).collect();
+            let sql = format!("{select} IN (VALUES {})", pairs.join(", "));
+            let mut query = ask(&sql).once();
+            for (device, id) in wanted {
+                query = query.bind(device.as_str()).bind(id.to_string());
+            }
+            let found: Vec<(String, String)> =
+                self.store.rows(query).await.map_err(self.failed("looking for what is known"))?;
+            known.extend(found);
+        }
+        Ok(known)
     }
 
     /// The newest images.
     pub async fn latest_images(&self, most: u32) -> Result<Vec<ImageRow>, CatalogError> {
-        sqlx::query_as(
-            "SELECT device, id, camera, timestamp, received, object, bytes, faces, cover FROM image
-             ORDER BY received DESC, timestamp DESC LIMIT ?",
-        )
-        .bind(most)
-        .fetch_all(&self.read)
-        .await
-        .map_err(self.failed("reading images"))
+        let sql = "SELECT device, id, camera, timestamp, received, object, bytes, faces, cover FROM image
+             ORDER BY received DESC, timestamp DESC LIMIT $1";
+        self.store.rows(ask(sql).bind(i64::from(most))).await.map_err(self.failed("reading images"))
     }
 
     /// The newest alerts.
     pub async fn latest_alerts(&self, most: u32) -> Result<Vec<AlertRow>, CatalogError> {
-        sqlx::query_as(
+        let sql =
             "SELECT device, id, source, timestamp, received, score, threshold, severity, contributions, vals
-             FROM alert ORDER BY received DESC, timestamp DESC LIMIT ?",
-        )
-        .bind(most)
-        .fetch_all(&self.read)
-        .await
-        .map_err(self.failed("reading alerts"))
+             FROM alert ORDER BY received DESC, timestamp DESC LIMIT $1";
+        self.store.rows(ask(sql).bind(i64::from(most))).await.map_err(self.failed("reading alerts"))
     }
 
     /// All devices by name.
     pub async fn devices(&self) -> Result<Vec<DeviceRow>, CatalogError> {
-        sqlx::query_as(
-            "SELECT name, first_seen, last_seen, state, version, clock, problems, health
-             FROM device ORDER BY name",
-        )
-        .fetch_all(&self.read)
-        .await
-        .map_err(self.failed("reading devices"))
+        let sql = "SELECT name, first_seen, last_seen, state, version, clock, problems, health
+             FROM device ORDER BY name";
+        self.store.rows(ask(sql)).await.map_err(self.failed("reading devices"))
     }
 
     /// The key of an image's object.
@@ -195,18 +199,17 @@ impl Catalog {
         device: &DeviceName,
         id: RecordId,
     ) -> Result<Option<String>, CatalogError> {
-        sqlx::query_scalar("SELECT object FROM image WHERE device = ? AND id = ?")
-            .bind(device.as_str())
-            .bind(id.to_string())
-            .fetch_optional(&self.read)
-            .await
-            .map_err(self.failed("looking for an image"))
+        let sql = "SELECT object FROM image WHERE device = $1 AND id = $2";
+        let found: Result<Option<(String,)>, _> =
+            self.store.row(ask(sql).bind(device.as_str()).bind(id.to_string())).await;
+        Ok(found.map_err(self.failed("looking for an image"))?.map(|(object,)| object))
     }
 
     /// Keys and lengths of all images' objects.
     pub async fn image_objects(&self) -> Result<BTreeMap<String, i64>, CatalogError> {
-        let rows: Vec<(String, i64)> = sqlx::query_as("SELECT object, bytes FROM image")
-            .fetch_all(&self.read)
+        let rows: Vec<(String, i64)> = self
+            .store
+            .rows(ask("SELECT object, bytes FROM image"))
             .await
             .map_err(self.failed("listing images"))?;
         Ok(rows.into_iter().collect())
@@ -220,21 +223,17 @@ impl Catalog {
     /// What arrived of each lane of each boot, by its account and by the rows, both of the same moment.
     pub async fn sequences(&self) -> Result<Sequences, CatalogError> {
         let failed = self.failed("reading sequences");
-        let mut tx = self.read.begin().await.map_err(&failed)?;
-        let accounted = sqlx::query_as(
-            "SELECT device, boot, lane, count, min_seq, max_seq FROM sequence ORDER BY device, boot, lane",
-        )
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(&failed)?;
+        let mut tx = self.store.moment().await.map_err(&failed)?;
+        let sql = "SELECT device, boot, lane, count, min_seq, max_seq, expired FROM sequence ORDER BY device, boot, lane";
+        let accounted = tx.rows(ask(sql)).await.map_err(&failed)?;
         let mut counted: Vec<Gap> = Vec::new();
         for lane in Lane::ALL {
             let sql = format!(
-                "SELECT device, boot, '{lane}' AS lane, count(*) AS count, min(seq) AS min_seq, max(seq) AS max_seq
-                 FROM {} GROUP BY device, boot",
+                "SELECT device, boot, '{lane}' AS lane, count(*) AS count, min(seq) AS min_seq, max(seq) AS max_seq,
+                 CAST(0 AS BIGINT) AS expired FROM {} GROUP BY device, boot",
                 table(lane)
             );
-            let rows: Vec<Gap> = sqlx::query_as(&sql).fetch_all(&mut *tx).await.map_err(&failed)?;
+            let rows: Vec<Gap> = tx.rows(ask(&sql)).await.map_err(&failed)?;
             counted.extend(rows);
         }
         counted.sort();
@@ -244,6 +243,7 @@ impl Catalog {
     /// Milliseconds from a record's own time to its commit, for every record of a lane.
     pub async fn latencies(&self, lane: Lane) -> Result<Vec<i64>, CatalogError> {
         let sql = format!("SELECT received - timestamp FROM {} ORDER BY 1", table(lane));
-        sqlx::query_scalar(&sql).fetch_all(&self.read).await.map_err(self.failed("reading latencies"))
+        let rows: Vec<(i64,)> = self.store.rows(ask(&sql)).await.map_err(self.failed("reading latencies"))?;
+        Ok(rows.into_iter().map(|(latency,)| latency).collect())
     }
 }

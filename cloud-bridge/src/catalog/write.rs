@@ -1,11 +1,13 @@
 //! One transaction for a batch: rows, what goes on to others, and the account of sequences.
 
-use super::{Catalog, CatalogError, writing::Writing};
+use super::{
+    Catalog, CatalogError,
+    store::{Ask, Tx, ask, is_collision},
+};
 use edgeveil_wire::{
     Alert, ClockState, DeviceName, DeviceState, Event, ImageMeta, Lane, Name, Reading, RecordId, Severity,
     Stamp, Status,
 };
-use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A record that was found good.
@@ -113,35 +115,48 @@ pub struct Batch {
     pub targets: Vec<&'static str>,
 }
 
-type Bound<'q> = Query<'q, Sqlite, SqliteArguments<'q>>;
+/// Times that a batch is written anew at once, when another replica was in the way.
+const COLLISIONS: u32 = 5;
 
 impl Catalog {
     /// Commits all of it or nothing. Tells for each record whether it is new.
     pub async fn commit(&self, batch: &Batch) -> Result<Vec<bool>, CatalogError> {
         let failed = self.failed("committing a batch");
-        let mut tx = Writing::begin(&self.write).await.map_err(&failed)?;
-        let fresh = write(&mut tx, batch).await.map_err(&failed)?;
-        tx.commit().await.map_err(&failed)?;
+        let mut left = COLLISIONS;
+        loop {
+            match self.try_commit(batch).await {
+                Err(error) if left > 0 && is_collision(&error) => left -= 1,
+                done => return done.map_err(failed),
+            }
+        }
+    }
+
+    async fn try_commit(&self, batch: &Batch) -> sqlx::Result<Vec<bool>> {
+        let mut tx = self.store.begin().await?;
+        let fresh = write(&mut tx, batch).await?;
+        tx.commit().await?;
         Ok(fresh)
     }
 
     /// After a restart of the embedded broker nobody is connected: those who were must say so again.
     pub async fn nobody_is_connected(&self, now: i64) -> Result<(), CatalogError> {
-        sqlx::query("UPDATE device SET state = 'offline', state_at = ? WHERE state = 'online'")
-            .bind(now)
-            .execute(&self.write)
+        let sql = "UPDATE device SET state = 'offline', state_at = $1 WHERE state = 'online'";
+        self.store
+            .run(ask(sql).bind(now))
             .await
             .map(drop)
             .map_err(self.failed("noting that nobody is connected"))
     }
 }
 
-async fn write(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<Vec<bool>> {
+async fn write(tx: &mut Tx, batch: &Batch) -> sqlx::Result<Vec<bool>> {
     let now = batch.received;
+    // Devices first: holding their rows, replicas number what goes on of one device in the order of their commits.
+    seen(tx, batch).await?;
     let mut fresh = Vec::with_capacity(batch.records.len());
     let mut sequences: BTreeMap<_, (i64, i64, i64)> = BTreeMap::new();
     for record in &batch.records {
-        let is_new = insert(record, now).execute(&mut *tx).await?.rows_affected() == 1;
+        let is_new = tx.run(insert(record, now)).await? == 1;
         fresh.push(is_new);
         if !is_new {
             continue;
@@ -152,62 +167,62 @@ async fn write(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<Vec<boo
         if let Content::Alert(source, alert) = &record.content {
             let payload = crate::forward::payload(&record.device, source, alert);
             for target in &batch.targets {
-                sqlx::query(
-                    "INSERT INTO outbox (target, device, record, payload, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                let row = ask(
+                    "INSERT INTO outbox (target, device, record, payload, created) VALUES ($1, $2, $3, $4, $5)
+                     ON CONFLICT DO NOTHING",
                 )
-                .bind(target)
+                .bind(*target)
                 .bind(record.device.as_str())
                 .bind(stamp.id.to_string())
-                .bind(payload.clone())
-                .bind(now)
-                .execute(&mut *tx)
-                .await?;
+                .bind(payload.as_str())
+                .bind(now);
+                tx.run(row).await?;
             }
         }
     }
     for ((device, boot, lane), (count, min, max)) in sequences {
-        sqlx::query(
-            "INSERT INTO sequence (device, boot, lane, count, min_seq, max_seq) VALUES (?, ?, ?, ?, ?, ?)
-             ON CONFLICT (device, boot, lane) DO UPDATE SET count = count + excluded.count,
-             min_seq = min(min_seq, excluded.min_seq), max_seq = max(max_seq, excluded.max_seq)",
+        let row = ask(
+            "INSERT INTO sequence (device, boot, lane, count, min_seq, max_seq) VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (device, boot, lane) DO UPDATE SET count = sequence.count + excluded.count,
+             min_seq = CASE WHEN excluded.min_seq < sequence.min_seq THEN excluded.min_seq ELSE sequence.min_seq END,
+             max_seq = CASE WHEN excluded.max_seq > sequence.max_seq THEN excluded.max_seq ELSE sequence.max_seq END",
         )
         .bind(device.as_str())
         .bind(boot.to_string())
         .bind(lane.as_str())
         .bind(count)
         .bind(min)
-        .bind(max)
-        .execute(&mut *tx)
-        .await?;
+        .bind(max);
+        tx.run(row).await?;
     }
     dead_letters(tx, batch).await?;
     devices(tx, batch).await?;
     Ok(fresh)
 }
 
-fn insert(record: &Record, now: i64) -> Bound<'_> {
+fn insert(record: &Record, now: i64) -> Ask<'_> {
     let sql = match record.lane() {
         Lane::Reading => {
             "INSERT INTO reading (device, id, boot, seq, timestamp, clock, uptime, received, grp, score, vals)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING"
         }
         Lane::Alert => {
             "INSERT INTO alert (device, id, boot, seq, timestamp, clock, uptime, received, source, reading, score,
              threshold, severity, contributions, vals)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING"
         }
         Lane::Status => {
             "INSERT INTO event (device, id, boot, seq, timestamp, clock, uptime, received, event, subject, detail)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING"
         }
         Lane::Image => {
             "INSERT INTO image (device, id, boot, seq, timestamp, clock, uptime, received, camera, object, bytes,
              faces, cover, software)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING"
         }
     };
     let stamp = record.stamp();
-    let row = sqlx::query(sql)
+    let row = ask(sql)
         .bind(record.device.as_str())
         .bind(stamp.id.to_string())
         .bind(stamp.boot.to_string())
@@ -245,52 +260,49 @@ fn insert(record: &Record, now: i64) -> Bound<'_> {
     }
 }
 
-async fn dead_letters(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()> {
+async fn dead_letters(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
     for letter in &batch.dead_letters {
-        sqlx::query(
-            "INSERT INTO dead_letter (received, topic, device, record, reason, bytes, payload, object)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        )
-        .bind(batch.received)
-        .bind(letter.topic.as_str())
-        .bind(letter.device.as_ref().map(DeviceName::as_str))
-        .bind(letter.record.map(|id| id.to_string()))
-        .bind(letter.reason.as_str())
-        .bind(i64::try_from(letter.bytes).unwrap_or(i64::MAX))
-        .bind(letter.payload.as_deref())
-        .bind(letter.object.as_deref())
-        .execute(&mut *tx)
-        .await?;
+        let row =
+            ask("INSERT INTO dead_letter (received, topic, device, record, reason, bytes, payload, object)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING")
+            .bind(batch.received)
+            .bind(letter.topic.as_str())
+            .bind(letter.device.as_ref().map(DeviceName::as_str))
+            .bind(letter.record.map(|id| id.to_string()))
+            .bind(letter.reason.as_str())
+            .bind(i64::try_from(letter.bytes).unwrap_or(i64::MAX))
+            .bind(letter.payload.as_deref())
+            .bind(letter.object.as_deref());
+        tx.run(row).await?;
     }
     Ok(())
 }
 
-async fn devices(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()> {
-    let now = batch.received;
+async fn seen(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
     let mut seen: BTreeSet<&DeviceName> = batch.records.iter().map(|record| &record.device).collect();
     seen.extend(batch.health.iter().map(|health| &health.device));
     // A last will is the broker's word, not the device's: it was not seen then.
     let alive = |presence: &&Presence| presence.status.state != DeviceState::Offline;
     seen.extend(batch.presence.iter().filter(alive).map(|presence| &presence.device));
     for device in seen {
-        sqlx::query(
-            "INSERT INTO device (name, first_seen, last_seen) VALUES (?1, ?2, ?2)
-             ON CONFLICT (name) DO UPDATE SET last_seen = excluded.last_seen",
-        )
-        .bind(device.as_str())
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
+        let row = ask("INSERT INTO device (name, first_seen, last_seen) VALUES ($1, $2, $2)
+             ON CONFLICT (name) DO UPDATE SET last_seen = excluded.last_seen");
+        tx.run(row.bind(device.as_str()).bind(batch.received)).await?;
     }
+    Ok(())
+}
+
+async fn devices(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
+    let now = batch.received;
     for Presence { device, status } in &batch.presence {
         let state = match status.state {
             DeviceState::Online => "online",
             DeviceState::Offline => "offline",
             DeviceState::Stopped => "stopped",
         };
-        sqlx::query(
+        let row = ask(
             "INSERT INTO device (name, first_seen, last_seen, state, state_at, version, boot, clock, problems)
-             VALUES (?1, ?2, ?2, ?3, ?2, ?4, ?5, ?6, ?7)
+             VALUES ($1, $2, $2, $3, $2, $4, $5, $6, $7)
              ON CONFLICT (name) DO UPDATE SET state = excluded.state, state_at = excluded.state_at,
              version = excluded.version, boot = excluded.boot, clock = excluded.clock, problems = excluded.problems",
         )
@@ -300,17 +312,12 @@ async fn devices(tx: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()> {
         .bind(status.version.as_str())
         .bind(status.boot.to_string())
         .bind(clock(status.clock))
-        .bind(json(&status.problems))
-        .execute(&mut *tx)
-        .await?;
+        .bind(json(&status.problems));
+        tx.run(row).await?;
     }
     for Health { device, json } in &batch.health {
-        sqlx::query("UPDATE device SET health = ?, health_at = ? WHERE name = ?")
-            .bind(json.as_str())
-            .bind(now)
-            .bind(device.as_str())
-            .execute(&mut *tx)
-            .await?;
+        let row = ask("UPDATE device SET health = $1, health_at = $2 WHERE name = $3");
+        tx.run(row.bind(json.as_str()).bind(now).bind(device.as_str())).await?;
     }
     Ok(())
 }

@@ -1,14 +1,18 @@
 //! Alerts that go on to somebody else. Each forwarder drains its part of the outbox: at least once, in order.
 
 mod aws;
+mod webhook;
 
 pub use aws::AwsForwarder;
+pub use webhook::{WebhookError, WebhookForwarder, open as open_webhook};
 
 use edgeveil_wire::{Alert, DeviceName, Name};
 use serde::Serialize;
 
 /// The outbox's target for AWS IoT Core.
 pub const AWS: &str = "aws";
+/// The outbox's target for a URL of the operator's.
+pub const WEBHOOK: &str = "webhook";
 
 /// What is sent of an alert: the fields that consumers of the first publishers know (`timestamp`, the values by name,
 /// `anomaly`) at the top level, and ours beside them. At most [`edgeveil_wire::MAX_VALUES`] values and shares make at

@@ -6,13 +6,20 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 46] = [
+const KEYS: [&str; 64] = [
     "broker.ca",
     "broker.cert",
     "broker.key",
     "broker.listen",
     "broker.max_connections",
     "catalog.file",
+    "catalog.postgres.allow_plain",
+    "catalog.postgres.ca",
+    "catalog.postgres.database",
+    "catalog.postgres.host",
+    "catalog.postgres.password_file",
+    "catalog.postgres.port",
+    "catalog.postgres.user",
     "data_dir",
     "enroll.ca",
     "enroll.host",
@@ -29,6 +36,12 @@ const KEYS: [&str; 46] = [
     "forward.aws.port",
     "forward.aws.rate",
     "forward.aws.topic",
+    "forward.webhook.allow_http",
+    "forward.webhook.ca",
+    "forward.webhook.rate",
+    "forward.webhook.secret_file",
+    "forward.webhook.timeout",
+    "forward.webhook.url",
     "http.listen",
     "ingest.batch",
     "ingest.linger",
@@ -53,6 +66,11 @@ const KEYS: [&str; 46] = [
     "objects.s3.endpoint",
     "objects.s3.region",
     "objects.s3.secret_access_key_file",
+    "retention.alerts",
+    "retention.events",
+    "retention.forwarded",
+    "retention.images",
+    "retention.readings",
 ];
 
 /// What the command line reads by itself, and `prefix`, which stands alone.
@@ -152,7 +170,7 @@ mod tests {
         };
         let tls = "ca = \"a\"\ncert = \"b\"\nkey = \"c\"\n";
         let elsewhere = format!(
-            "[mqtt]\nhost = \"h\"\n{tls}[enroll]\nlisten = \"127.0.0.1:0\"\nhost = \"h\"\n[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}"
+            "[mqtt]\nhost = \"h\"\n{tls}[catalog.postgres]\nhost = \"h\"\n[enroll]\nlisten = \"127.0.0.1:0\"\nhost = \"h\"\n[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}[forward.webhook]\nurl = \"https://u/\"\nsecret_file = \"s\"\n"
         );
         for text in [format!("[broker]\n{tls}"), elsewhere] {
             Settings::parse("-", &text, &note).unwrap();

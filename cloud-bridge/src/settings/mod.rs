@@ -31,14 +31,18 @@ pub struct Settings {
     pub http: SocketAddr,
     /// Where images are kept.
     pub objects: ObjectSettings,
-    /// The catalog's file.
-    pub catalog: PathBuf,
+    /// Where rows are kept.
+    pub catalog: CatalogSettings,
     /// How records are batched.
     pub ingest: IngestSettings,
     /// Where devices get their certificates, when they get them here.
     pub enroll: Option<EnrollSettings>,
+    /// How long things are kept.
+    pub retention: RetentionSettings,
     /// AWS IoT Core, when alerts go there.
     pub aws: Option<AwsSettings>,
+    /// A URL that alerts go on to.
+    pub webhook: Option<WebhookSettings>,
     /// How logs look.
     pub log: LogSettings,
 }
@@ -167,6 +171,45 @@ pub struct S3Settings {
     pub allow_http: bool,
 }
 
+/// Where rows are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CatalogSettings {
+    /// A file of SQLite's.
+    Sqlite(PathBuf),
+    /// A server, which replicas of the bridge share.
+    Postgres(PostgresSettings),
+}
+
+impl std::fmt::Display for CatalogSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(file) => write!(f, "{}", file.display()),
+            Self::Postgres(server) => {
+                write!(f, "postgres://{}:{}/{}", server.host, server.port, server.database)
+            }
+        }
+    }
+}
+
+/// A PostgreSQL server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PostgresSettings {
+    /// Its host name, as in its certificate; or the folder of its socket.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// Its owner.
+    pub user: String,
+    /// File with the user's password.
+    pub password_file: Option<PathBuf>,
+    /// Who the server must have been certified by; else the system's CAs.
+    pub ca: Option<PathBuf>,
+    /// Whether a connection without TLS is fine.
+    pub allow_plain: bool,
+}
+
 /// How records are batched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IngestSettings {
@@ -178,6 +221,21 @@ pub struct IngestSettings {
     pub queue: usize,
     /// Bytes that may wait for their batch; likewise.
     pub memory: ByteSize,
+}
+
+/// How long things are kept; none: for ever.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RetentionSettings {
+    /// Readings.
+    pub readings: Option<Duration>,
+    /// Alerts.
+    pub alerts: Option<Duration>,
+    /// Events of agents.
+    pub events: Option<Duration>,
+    /// Images, with their objects.
+    pub images: Option<Duration>,
+    /// Rows of the outbox that have arrived.
+    pub forwarded: Option<Duration>,
 }
 
 /// AWS IoT Core, or whatever speaks like it.
@@ -201,6 +259,35 @@ pub struct AwsSettings {
     pub keep_alive: Duration,
     /// The protocol named in the TLS handshake; port 443 wants `x-amzn-mqtt-ca`.
     pub alpn: Option<String>,
+}
+
+/// A URL that alerts are posted to.
+#[derive(Clone, PartialEq)]
+pub struct WebhookSettings {
+    /// It may hold a secret of its own, so it is not shown.
+    pub url: String,
+    /// File with what requests are signed by.
+    pub secret_file: PathBuf,
+    /// Who the server must have been certified by; else the system's CAs.
+    pub ca: Option<PathBuf>,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// Requests a second.
+    pub rate: u32,
+}
+
+impl WebhookSettings {
+    /// What may be shown of the URL.
+    pub fn host(&self) -> String {
+        let url = reqwest::Url::parse(&self.url).ok();
+        url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for WebhookSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookSettings").field("host", &self.host()).finish_non_exhaustive()
+    }
 }
 
 /// How logs look.

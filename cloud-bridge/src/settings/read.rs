@@ -1,9 +1,9 @@
 //! Every setting's key, default and bounds.
 
 use super::{
-    AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, EnrollSettings, IngestSettings, LogFormat,
-    LogSettings, MqttSettings, ObjectSettings, S3Settings, Settings, SourceSettings, TlsFiles,
-    reader::Section,
+    AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, CatalogSettings, EnrollSettings,
+    IngestSettings, LogFormat, LogSettings, MqttSettings, ObjectSettings, PostgresSettings,
+    RetentionSettings, S3Settings, Settings, SourceSettings, TlsFiles, WebhookSettings, reader::Section,
 };
 use edgeveil_wire::Topics;
 use std::{
@@ -22,15 +22,17 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     http.finish();
     let objects = objects(root.section("objects"), &data_dir);
     let catalog = root.section("catalog");
-    let file = catalog.or("file", data_dir.join("catalog.sqlite"));
-    catalog.finish();
+    let catalog = catalog_settings(catalog, &data_dir);
     let ingest = ingest(root.section("ingest"));
     let section = root.section("enroll");
     let enroll =
         if section.is_given(&["listen"]) { enroll(section, &data_dir).map(Some) } else { Some(None) };
+    let retention = retention(root.section("retention"));
     let forward = root.section("forward");
     let aws = forward.section("aws");
     let aws = if aws.is_given(&["endpoint"]) { aws_iot(aws).map(Some) } else { Some(None) };
+    let webhook = forward.section("webhook");
+    let webhook = if webhook.is_given(&["url"]) { webhook_settings(webhook).map(Some) } else { Some(None) };
     forward.finish();
     let log = log(root.section("log"));
     root.finish();
@@ -40,10 +42,12 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         source: source?,
         http: listen,
         objects: objects?,
-        catalog: file,
+        catalog: catalog?,
         ingest,
         enroll: enroll?,
+        retention,
         aws: aws?,
+        webhook: webhook?,
         log,
     })
 }
@@ -144,6 +148,31 @@ fn objects(section: Section<'_, '_>, data_dir: &Path) -> Option<ObjectSettings> 
     Some(settings)
 }
 
+fn catalog_settings(section: Section<'_, '_>, data_dir: &Path) -> Option<CatalogSettings> {
+    let postgres = section.section("postgres");
+    let settings = if postgres.is_given(&["host"]) {
+        if section.is_set("file") {
+            section.problem("file", "stands beside [catalog.postgres]; keep one of them".to_owned());
+        }
+        let host: Option<String> = postgres.required("host");
+        let server = PostgresSettings {
+            port: postgres.or("port", 5432),
+            database: postgres.or("database", "edgeveil".to_owned()),
+            user: postgres.or("user", "edgeveil".to_owned()),
+            password_file: postgres.get("password_file"),
+            ca: postgres.get("ca"),
+            allow_plain: postgres.or("allow_plain", false),
+            host: host.unwrap_or_default(),
+        };
+        postgres.finish();
+        CatalogSettings::Postgres(server)
+    } else {
+        CatalogSettings::Sqlite(section.or("file", data_dir.join("catalog.sqlite")))
+    };
+    section.finish();
+    Some(settings)
+}
+
 fn ingest(section: Section<'_, '_>) -> IngestSettings {
     let settings = IngestSettings {
         batch: section.or("batch", 256_u32) as usize,
@@ -186,6 +215,25 @@ fn enroll(section: Section<'_, '_>, data_dir: &Path) -> Option<EnrollSettings> {
     Some(EnrollSettings { listen: listen?, host: host?, ca, lifetime })
 }
 
+fn retention(section: Section<'_, '_>) -> RetentionSettings {
+    let time = |key: &'static str| {
+        let kept: Option<Duration> = section.get(key);
+        if kept.is_some_and(|kept| kept < Duration::from_secs(3600)) {
+            section.problem(key, "wants \"1 h\" or more".to_owned());
+        }
+        kept
+    };
+    let settings = RetentionSettings {
+        readings: time("readings"),
+        alerts: time("alerts"),
+        events: time("events"),
+        images: time("images"),
+        forwarded: time("forwarded"),
+    };
+    section.finish();
+    settings
+}
+
 fn aws_iot(section: Section<'_, '_>) -> Option<AwsSettings> {
     let endpoint = section.required("endpoint");
     let tls = tls_files(&section);
@@ -216,6 +264,35 @@ fn aws_iot(section: Section<'_, '_>) -> Option<AwsSettings> {
     section.finish();
     let (endpoint, tls) = (endpoint?, tls?);
     Some(AwsSettings { endpoint, port, tls, client_id, topic, rate, max_in_flight, keep_alive, alpn })
+}
+
+fn webhook_settings(section: Section<'_, '_>) -> Option<WebhookSettings> {
+    let url: Option<String> = section.required("url");
+    let allow_http = section.or("allow_http", false);
+    match url.as_deref().map(reqwest::Url::parse) {
+        None => {}
+        Some(Err(error)) => section.problem("url", format!("{error}; wants \"https://HOST/PATH\"")),
+        Some(Ok(url)) => match url.scheme() {
+            "https" => {}
+            "http" if allow_http => {}
+            "http" => {
+                let text = "is not encrypted; set allow_http = true if that is meant".to_owned();
+                section.problem("url", text);
+            }
+            other => section.problem("url", format!("`{other}`; wants \"https://HOST/PATH\"")),
+        },
+    }
+    let rate = section.or("rate", 10);
+    if rate == 0 || rate > 1000 {
+        section.problem("rate", "wants 1 to 1000 requests a second".to_owned());
+    }
+    let timeout = section.or("timeout", Duration::from_secs(10));
+    if !(Duration::from_millis(100)..=Duration::from_secs(120)).contains(&timeout) {
+        section.problem("timeout", "wants \"100 ms\" to \"2 min\"".to_owned());
+    }
+    let (secret_file, ca) = (section.required("secret_file"), section.get("ca"));
+    section.finish();
+    Some(WebhookSettings { url: url?, secret_file: secret_file?, ca, timeout, rate })
 }
 
 fn log(section: Section<'_, '_>) -> LogSettings {

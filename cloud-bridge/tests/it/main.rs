@@ -12,3 +12,6 @@ mod kept;
 mod mosquitto;
 mod outbox;
 mod pages;
+mod postgres;
+mod retention;
+mod webhook;

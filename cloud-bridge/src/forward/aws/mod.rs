@@ -33,8 +33,6 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// A publish without its PUBACK for so long means that the connection is no good.
 const PUBACK: Duration = Duration::from_secs(30);
-/// A first look at the outbox, and the longest time between two, whoever forgot to wake us.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// The longest payload that AWS IoT Core takes.
 const MAX_PAYLOAD: usize = 128 << 10;
@@ -138,6 +136,10 @@ impl AwsForwarder {
         let (sender, mut events_in) = mpsc::channel(window);
         let _poller = AbortOnDropHandle::new(tokio::spawn(poll(events, sender, self.settings.tls.clone())));
         let pace = Duration::from_secs(1) / self.settings.rate;
+        let suspects: Vec<i64> = self.suspects.iter().map(|(row, _)| row.number).collect();
+        if let Err(error) = self.outbox.give_back(&suspects).await {
+            return error.into();
+        }
         let mut session = Session::new(client, pace, std::mem::take(&mut self.suspects));
         let mut waiting: VecDeque<OutboxRow> = VecDeque::new();
         let mut connected = false;
@@ -145,7 +147,7 @@ impl AwsForwarder {
         loop {
             if connected && waiting.is_empty() && look {
                 // More than the window, so that the outbox is not asked for every row.
-                match self.outbox.open(session.last, 4 * u32::from(self.settings.max_in_flight)).await {
+                match self.outbox.take(4 * u32::from(self.settings.max_in_flight)).await {
                     Ok(rows) => {
                         look = !rows.is_empty();
                         if let Err(error) = self.sort(rows, &mut waiting).await {
@@ -158,7 +160,7 @@ impl AwsForwarder {
                     // Nobody is there to be tried in their place.
                     return End::Refused;
                 }
-                due = Instant::now() + LOOK;
+                due = Instant::now() + self.outbox.patience();
                 self.measure().await;
             }
             let window = if session.is_careful(waiting.front()) { 1 } else { window };

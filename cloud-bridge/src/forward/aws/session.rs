@@ -40,8 +40,6 @@ pub struct Session {
     sent: VecDeque<Sent>,
     /// Rows that were refused, with the reasons. Those that were sent since stand behind them.
     pub suspects: Vec<(OutboxRow, String)>,
-    /// The number of the last row that was sent.
-    pub last: i64,
     /// When the next publish may go.
     pub next: Instant,
     pace: Duration,
@@ -50,8 +48,7 @@ pub struct Session {
 impl Session {
     /// `suspects` are those of the connection before, when it was ended over them.
     pub fn new(client: AsyncClient, pace: Duration, suspects: Vec<(OutboxRow, String)>) -> Self {
-        let last = suspects.iter().map(|(row, _)| row.number).max().unwrap_or(0);
-        Self { client, sent: VecDeque::new(), suspects, last, next: Instant::now(), pace }
+        Self { client, sent: VecDeque::new(), suspects, next: Instant::now(), pace }
     }
 
     /// Rows without their answer.
@@ -68,7 +65,6 @@ impl Session {
     pub fn send(&mut self, topic: &str, row: OutboxRow) -> Result<(), String> {
         let sent = self.client.try_publish(topic, QoS::AtLeastOnce, false, row.payload.clone());
         sent.map_err(|error| error.to_string())?;
-        self.last = row.number;
         self.next = Instant::now() + self.pace;
         self.sent.push_back(Sent { row, packet: None, confirmed: false });
         Ok(())

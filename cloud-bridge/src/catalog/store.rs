@@ -1,0 +1,212 @@
+//! One way to ask either database. The statements are the same text for both: `$1` names a parameter in each.
+//!
+//! In SQLite one connection writes; readers have their own and never wait for it (WAL). PostgreSQL takes any number of
+//! writers, also those of other replicas.
+
+use super::writing::Writing;
+use sqlx::{
+    FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction, postgres::PgArguments, postgres::PgRow,
+    query::Query, query::QueryAs, sqlite::SqliteArguments, sqlite::SqliteRow,
+};
+use std::borrow::Cow;
+
+/// The open database.
+#[derive(Debug, Clone)]
+pub(super) enum Store {
+    Sqlite { write: SqlitePool, read: SqlitePool },
+    Postgres(PgPool),
+}
+
+/// What is bound to a parameter.
+#[derive(Debug, Clone)]
+pub(super) enum Value<'q> {
+    Int(Option<i64>),
+    Real(Option<f64>),
+    Text(Option<Cow<'q, str>>),
+    Bytes(Option<&'q [u8]>),
+}
+
+macro_rules! values {
+    ($($type:ty => |$given:ident| $value:expr;)*) => {$(
+        impl<'q> From<$type> for Value<'q> {
+            fn from($given: $type) -> Self { $value }
+        }
+    )*};
+}
+values! {
+    i64 => |n| Self::Int(Some(n));
+    f64 => |x| Self::Real(Some(x));
+    Option<f64> => |x| Self::Real(x);
+    &'q str => |text| Self::Text(Some(text.into()));
+    Option<&'q str> => |text| Self::Text(text.map(Cow::from));
+    String => |text| Self::Text(Some(text.into()));
+    Option<String> => |text| Self::Text(text.map(Cow::from));
+    Option<&'q [u8]> => |bytes| Self::Bytes(bytes);
+}
+
+/// A statement and what is bound to it.
+#[derive(Debug, Clone)]
+pub(super) struct Ask<'q> {
+    sql: &'q str,
+    values: Vec<Value<'q>>,
+    once: bool,
+}
+
+/// A statement, to be prepared once and kept.
+pub(super) fn ask(sql: &str) -> Ask<'_> {
+    Ask { sql, values: Vec::new(), once: false }
+}
+
+impl<'q> Ask<'q> {
+    pub fn bind(mut self, value: impl Into<Value<'q>>) -> Self {
+        self.values.push(value.into());
+        self
+    }
+
+    /// Its text hardly ever comes again: not worth keeping it prepared.
+    pub fn once(mut self) -> Self {
+        self.once = true;
+        self
+    }
+}
+
+/// PostgreSQL has no NUL in a text.
+fn without_nul(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text }
+}
+
+macro_rules! bind {
+    ($query:expr, $values:expr, $text:expr) => {{
+        let mut query = $query;
+        for value in $values {
+            query = match value {
+                Value::Int(n) => query.bind(n),
+                Value::Real(x) => query.bind(x),
+                Value::Text(text) => query.bind(text.map($text)),
+                Value::Bytes(bytes) => query.bind(bytes),
+            };
+        }
+        query
+    }};
+}
+
+fn in_sqlite(ask: Ask<'_>) -> Query<'_, Sqlite, SqliteArguments<'_>> {
+    bind!(sqlx::query::<Sqlite>(ask.sql), ask.values, |text| text).persistent(!ask.once)
+}
+
+fn in_postgres(ask: Ask<'_>) -> Query<'_, Postgres, PgArguments> {
+    bind!(sqlx::query::<Postgres>(ask.sql), ask.values, without_nul).persistent(!ask.once)
+}
+
+fn as_in_sqlite<'q, T: for<'r> FromRow<'r, SqliteRow>>(
+    ask: Ask<'q>,
+) -> QueryAs<'q, Sqlite, T, SqliteArguments<'q>> {
+    bind!(sqlx::query_as::<Sqlite, T>(ask.sql), ask.values, |text| text).persistent(!ask.once)
+}
+
+fn as_in_postgres<'q, T: for<'r> FromRow<'r, PgRow>>(ask: Ask<'q>) -> QueryAs<'q, Postgres, T, PgArguments> {
+    bind!(sqlx::query_as::<Postgres, T>(ask.sql), ask.values, without_nul).persistent(!ask.once)
+}
+
+/// What can be read from a row of either.
+pub(super) trait Row:
+    for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+{
+}
+impl<T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin> Row for T {}
+
+impl Store {
+    /// Changes something. Tells how many rows.
+    pub async fn run(&self, ask: Ask<'_>) -> sqlx::Result<u64> {
+        Ok(match self {
+            Self::Sqlite { write, .. } => in_sqlite(ask).execute(write).await?.rows_affected(),
+            Self::Postgres(pool) => in_postgres(ask).execute(pool).await?.rows_affected(),
+        })
+    }
+
+    /// All rows.
+    pub async fn rows<T: Row>(&self, ask: Ask<'_>) -> sqlx::Result<Vec<T>> {
+        match self {
+            Self::Sqlite { read, .. } => as_in_sqlite(ask).fetch_all(read).await,
+            Self::Postgres(pool) => as_in_postgres(ask).fetch_all(pool).await,
+        }
+    }
+
+    /// The first row.
+    pub async fn row<T: Row>(&self, ask: Ask<'_>) -> sqlx::Result<Option<T>> {
+        match self {
+            Self::Sqlite { read, .. } => as_in_sqlite(ask).fetch_optional(read).await,
+            Self::Postgres(pool) => as_in_postgres(ask).fetch_optional(pool).await,
+        }
+    }
+
+    /// To change things together.
+    pub async fn begin(&self) -> sqlx::Result<Tx> {
+        Ok(match self {
+            Self::Sqlite { write, .. } => Tx::Sqlite(Writing::begin(write).await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// To look at things as they were at one moment.
+    pub async fn moment(&self) -> sqlx::Result<Tx> {
+        Ok(match self {
+            Self::Sqlite { read, .. } => Tx::SqliteMoment(read.begin().await?),
+            Self::Postgres(pool) => {
+                Tx::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+            }
+        })
+    }
+
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// A transaction, rolled back when it is dropped.
+pub(super) enum Tx {
+    Sqlite(Writing),
+    SqliteMoment(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    /// Changes something. Tells how many rows.
+    pub async fn run(&mut self, ask: Ask<'_>) -> sqlx::Result<u64> {
+        Ok(match self {
+            Self::Sqlite(tx) => in_sqlite(ask).execute(&mut **tx).await?.rows_affected(),
+            Self::SqliteMoment(tx) => in_sqlite(ask).execute(&mut **tx).await?.rows_affected(),
+            Self::Postgres(tx) => in_postgres(ask).execute(&mut **tx).await?.rows_affected(),
+        })
+    }
+
+    /// All rows.
+    pub async fn rows<T: Row>(&mut self, ask: Ask<'_>) -> sqlx::Result<Vec<T>> {
+        match self {
+            Self::Sqlite(tx) => as_in_sqlite(ask).fetch_all(&mut **tx).await,
+            Self::SqliteMoment(tx) => as_in_sqlite(ask).fetch_all(&mut **tx).await,
+            Self::Postgres(tx) => as_in_postgres(ask).fetch_all(&mut **tx).await,
+        }
+    }
+
+    pub async fn commit(self) -> sqlx::Result<()> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::SqliteMoment(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.commit().await,
+        }
+    }
+}
+
+/// Whether another replica was in the way, so that the same may work at once.
+pub(super) fn is_collision(error: &sqlx::Error) -> bool {
+    // Serialization failure, deadlock.
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    matches!(code.as_deref(), Some("40001" | "40P01"))
+}
