@@ -401,6 +401,7 @@ impl ServerCertVerifier for Pinned {
 mod tests {
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer};
+    use std::slice::from_ref;
 
     fn named(name: &str) -> CertificateParams {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -444,7 +445,7 @@ mod tests {
         let text = print.to_string();
         assert_eq!(text.parse(), Ok(print));
         let pairs: Vec<_> =
-            text[7..].as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase()).collect();
+            text.as_bytes()[7..].chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase()).collect();
         assert_eq!(format!("sha256:{}", pairs.join(":")).parse(), Ok(print));
         for bad in [&text[7..], &text[..70], &format!("{text}0"), "sha256:", &text.replace("sha256", "sha1")]
         {
@@ -466,10 +467,10 @@ mod tests {
         let verify = |leaf: &CertificateDer<'_>, chain: &[CertificateDer<'static>], host| {
             pinned.verify_server_cert(leaf, chain, &name(host), &[], UnixTime::now()).map(drop)
         };
-        assert_eq!(verify(&good, &[ca.clone()], "bridge.lan"), Ok(()));
+        assert_eq!(verify(&good, from_ref(&ca), "bridge.lan"), Ok(()));
         let unknown = Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         assert_eq!(verify(&good, &[], "bridge.lan"), unknown);
-        assert_eq!(verify(&forged, &[other_ca.clone()], "bridge.lan"), unknown);
+        assert_eq!(verify(&forged, from_ref(&other_ca), "bridge.lan"), unknown);
         // The right CA, which is no secret, beside a certificate that it has not signed.
         assert!(verify(&forged, &[other_ca, ca.clone()], "bridge.lan").is_err());
         assert!(verify(&good, &[ca], "other.lan").is_err());

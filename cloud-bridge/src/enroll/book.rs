@@ -469,7 +469,8 @@ mod tests {
         assert!(book.revoke_token(1, 1).await.unwrap());
         assert!(!book.revoke_token(1, 1).await.unwrap() && !book.revoke_token(2, 1).await.unwrap());
         assert_eq!(redeem(&book, "pi", 7, 1, 2, "x").await, Err(NotGiven::Revoked(1, name("pi"))));
-        let renewed = |pem: &'static str| book.renew(&name("pi"), "5e", move || Ok(signed(pem)));
+        let pi = name("pi");
+        let renewed = |pem: &'static str| book.renew(&pi, "5e", move || Ok(signed(pem)));
         assert_eq!(renewed("a").await.unwrap(), Ok("a".to_owned()));
         assert!(book.block(&name("pi"), 1).await.unwrap() && !book.block(&name("pi"), 1).await.unwrap());
         assert_eq!(renewed("b").await.unwrap(), Err(NotGiven::Blocked(name("pi"))));
