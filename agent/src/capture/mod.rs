@@ -85,7 +85,7 @@ pub enum CaptureError {
         source: std::io::Error,
     },
     /// A stream is over that should not be.
-    #[error("{what}: {how}; it is opened again. Where that does not help, try it by hand")]
+    #[error("{what}: {how}; docs/cameras.md has a recipe to hold it against")]
     Ended {
         /// The program or address.
         what: String,
