@@ -152,8 +152,10 @@ fn listen(mut connection: Connection, inbox: &Inbox, client: &Client, topic: &st
 fn take(packet: Packet, inbox: &Inbox, client: &Client, topic: &str) {
     match packet {
         Packet::ConnAck(_) => {
-            if client.try_subscribe(topic, QoS::AtLeastOnce).is_err() {
-                inbox.change(|state| state.trouble = Some("takes no subscription".to_owned()));
+            let asked = client.try_subscribe(topic, QoS::AtLeastOnce);
+            if let Err(error) = asked {
+                let trouble = format!("was not asked for {topic} ({error}); it is connected to again");
+                inbox.change(|state| state.trouble = Some(trouble));
             }
         }
         Packet::SubAck(answer) => {
