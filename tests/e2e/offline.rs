@@ -77,7 +77,7 @@ fn three_days_offline_are_delivered() {
     for step in 0..STEPS {
         let moment = moment(step, start);
         *clock.0.lock().unwrap() = moment;
-        let body = || AlertBody { threshold: 0.6, contributions: Default::default() };
+        let body = || AlertBody { score: 0.7, threshold: 0.6, contributions: Default::default() };
         runtime.block_on(records.observation(Observation {
             group: "env".parse().unwrap(),
             moment,
