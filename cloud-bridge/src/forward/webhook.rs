@@ -265,6 +265,8 @@ pub fn open(settings: &WebhookSettings) -> Result<(Client, hmac::Key), WebhookEr
     let bad = |why: String| WebhookError::Secret { path: path.clone(), why };
     let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     let secret = key(&text).map_err(bad)?;
+    // The client takes the process's provider. Whoever has set one before has set the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = Client::builder()
         .redirect(redirect::Policy::none())
         .timeout(settings.timeout)
