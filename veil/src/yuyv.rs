@@ -2,8 +2,8 @@
 //! `balanced` needs scaling: the same RGB is what the first one reads, what is covered and what is encoded, without a copy.
 //! A second way into the networks straight from YUYV was not built, since it could save no more than this pass costs, and the
 //! picture needs it all the same: .5 ms beside 18 for finding and covering and 4.3 for encoding (`fast`, 640x480), 3.2
-//! beside 33 and 29 at 1920x1080, medians of `cost yuyv` on one core of a busy x86-64. Pixel by pixel it took four times
-//! as long.
+//! beside 33 and 29 at 1920x1080, medians of `cost yuyv` on one core of a busy x86-64. Pixel by pixel it took three to
+//! four times as long.
 //!
 //! Pixels are taken apart into planes first, since a compiler can compute with those many at a time.
 
