@@ -3,7 +3,7 @@
 use crate::{
     catalog::Catalog,
     certs,
-    forward::open_webhook,
+    forward::{kafka_config, open_webhook},
     objects::Objects,
     settings::{
         BrokerCertificates, BrokerSettings, CatalogSettings, ObjectSettings, Settings, SourceSettings,
@@ -34,6 +34,9 @@ pub async fn check(settings: &Settings) -> Result<()> {
     }
     if let Some(webhook) = &settings.webhook {
         open_webhook(webhook)?;
+    }
+    if let Some(kafka) = &settings.kafka {
+        kafka_config(kafka)?;
     }
     if let ObjectSettings::S3(s3) = &settings.objects {
         for file in [&s3.access_key_id_file, &s3.secret_access_key_file].into_iter().flatten() {

@@ -157,7 +157,7 @@ pub enum OutboxCommand {
         #[arg(long, value_name = "TIME")]
         to: Option<jiff::Timestamp>,
         /// To whom.
-        #[arg(long, value_name = "TARGET", default_value = crate::forward::AWS, value_parser = [crate::forward::AWS, crate::forward::WEBHOOK])]
+        #[arg(long, value_name = "TARGET", default_value = crate::forward::AWS, value_parser = crate::forward::TARGETS)]
         target: String,
     },
 }

@@ -27,7 +27,7 @@ impl From<Option<Lane>> for LaneLabel {
 /// Whom something is forwarded to, as a label.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct TargetLabel {
-    /// `aws`, `webhook`
+    /// `aws`, `webhook`, `kafka`
     pub target: &'static str,
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     backoff::Backoff,
     broker::{Broker, DevicePolicy, Setup},
-    catalog::{Catalog, Outbox},
+    catalog::Catalog,
     certs, enroll, forward,
     ingest::{self, Ingest},
     metrics::Metrics,
@@ -94,22 +94,7 @@ impl Bridge {
         readiness.up(Part::Database);
 
         let (wake, woken) = watch::channel(());
-        let mut targets = Vec::new();
-        let mut forwarders = Vec::new();
-        if let Some(aws) = &settings.aws {
-            let outbox = Outbox::new(catalog.clone(), forward::AWS, woken.clone());
-            let aws = forward::AwsForwarder::new(aws.clone(), outbox, metrics.clone())?;
-            targets.push(forward::AWS);
-            metrics.add_target(forward::AWS);
-            forwarders.push(tokio::spawn(aws.run(stops.forwarder.clone())));
-        }
-        if let Some(webhook) = &settings.webhook {
-            let outbox = Outbox::new(catalog.clone(), forward::WEBHOOK, woken);
-            let webhook = forward::WebhookForwarder::new(webhook.clone(), outbox, metrics.clone())?;
-            targets.push(forward::WEBHOOK);
-            metrics.add_target(forward::WEBHOOK);
-            forwarders.push(tokio::spawn(webhook.run(stops.forwarder.clone())));
-        }
+        let (targets, forwarders) = forward::start(settings, &catalog, &woken, &metrics, &stops.forwarder)?;
 
         let (intake, queue) = Intake::new(settings.ingest.queue, settings.ingest.memory.0);
         let mut source_settings =

@@ -92,6 +92,19 @@ pub fn client(files: &TlsFiles, alpn: Option<&str>) -> Result<ClientConfig, TlsE
     Ok(config)
 }
 
+/// For a client that shows none to a server of the CA.
+pub fn anonymous_client(ca: &Path) -> Result<ClientConfig, TlsError> {
+    let roots = roots(ca)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| TlsError::File {
+        what: "CA certificate",
+        path: ca.to_owned(),
+        why: error.to_string(),
+    })?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
 fn bad_pair(files: &TlsFiles, error: &rustls::Error) -> TlsError {
     TlsError::Pair { cert: files.cert.clone(), key: files.key.clone(), why: error.to_string() }
 }

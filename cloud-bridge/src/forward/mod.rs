@@ -1,18 +1,65 @@
 //! Alerts that go on to somebody else. Each forwarder drains its part of the outbox: at least once, in order.
 
 mod aws;
+mod in_turn;
+mod kafka;
+mod rows;
 mod webhook;
 
-pub use aws::AwsForwarder;
-pub use webhook::{WebhookError, WebhookForwarder, open as open_webhook};
+pub use kafka::{KafkaError, config as kafka_config};
+pub use webhook::{WebhookError, open as open_webhook};
 
+use crate::{
+    catalog::{Catalog, Outbox},
+    metrics::Metrics,
+    settings::Settings,
+};
 use edgeveil_wire::{Alert, DeviceName, Name};
+use in_turn::InTurn;
+use rows::Rows;
 use serde::Serialize;
+use std::sync::Arc;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 /// The outbox's target for AWS IoT Core.
 pub const AWS: &str = "aws";
 /// The outbox's target for a URL of the operator's.
 pub const WEBHOOK: &str = "webhook";
+
+/// The outbox's target for Kafka.
+pub const KAFKA: &str = "kafka";
+/// All of them.
+pub const TARGETS: [&str; 3] = [AWS, WEBHOOK, KAFKA];
+
+/// Starts a forwarder for each target that the settings name: the targets, and the tasks.
+pub fn start(
+    settings: &Settings,
+    catalog: &Catalog,
+    woken: &watch::Receiver<()>,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Vec<&'static str>, Vec<JoinHandle<()>>)> {
+    let (mut targets, mut tasks) = (Vec::new(), Vec::new());
+    let mut rows = |target| {
+        targets.push(target);
+        metrics.add_target(target);
+        Rows::new(Outbox::new(catalog.clone(), target, woken.clone()), metrics.clone())
+    };
+    if let Some(aws) = &settings.aws {
+        let aws = aws::AwsForwarder::new(aws.clone(), rows(AWS))?;
+        tasks.push(tokio::spawn(aws.run(stop.clone())));
+    }
+    if let Some(webhook) = &settings.webhook {
+        let webhook = webhook::Webhook::new(webhook.clone())?;
+        tasks.push(tokio::spawn(InTurn::new(webhook, rows(WEBHOOK)).run(stop.clone())));
+    }
+    if let Some(kafka) = &settings.kafka {
+        let kafka = kafka::Kafka::new(kafka.clone())?;
+        tasks.push(tokio::spawn(InTurn::new(kafka, rows(KAFKA)).run(stop.clone())));
+    }
+    Ok((targets, tasks))
+}
 
 /// What is sent of an alert: the fields that consumers of the first publishers know (`timestamp`, the values by name,
 /// `anomaly`) at the top level, and ours beside them. At most [`edgeveil_wire::MAX_VALUES`] values and shares make at

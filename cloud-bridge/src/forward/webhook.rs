@@ -1,28 +1,16 @@
 //! Alerts to a URL, as Standard Webhooks has it (<https://www.standardwebhooks.com>): `POST` with `webhook-id`,
 //! `webhook-timestamp` and `webhook-signature`, which is HMAC-SHA256 over the three of id, time and body.
 //!
-//! One row goes after the other, so the order is that of the commits. A row is done when the answer is 2xx. Whatever may be
-//! over later (no answer, 408, 429, 5xx) or is about all rows (401, 403, 404, a redirect) lets it wait; `retry-after` is
-//! heeded. What is about this row (400, 413, 415, 422) is tried [`REFUSALS`] times; then the one behind it is tried, and when
-//! that is taken, the refused one is set aside.
+//! A row is done when the answer is 2xx. Whatever may be over later (no answer, 408, 429, 5xx) or is about all rows (401,
+//! 403, 404, a redirect) lets it wait; `retry-after` is heeded. 400, 413, 415 and 422 refuse this very row.
 
-use crate::{
-    backoff::Backoff,
-    catalog::{Blame, CatalogError, Outbox, OutboxRow},
-    metrics::{Metrics, TargetLabel},
-    settings::WebhookSettings,
-};
+use super::in_turn::{Answer, Target};
+use crate::{catalog::OutboxRow, settings::WebhookSettings};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Certificate, Client, Response, StatusCode, header, redirect};
 use ring::hmac;
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use std::{fs, path::PathBuf, time::Duration};
 
-/// Rows that are taken from the outbox at once.
-const ROWS: u32 = 32;
-/// Refusals of one row, before another one is tried in its place.
-const REFUSALS: i64 = 5;
 /// What is heeded of `retry-after` at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Bytes of a refusal's body that are kept as its reason.
@@ -56,140 +44,31 @@ pub enum WebhookError {
     Client(String),
 }
 
-/// Drains the outbox to a URL.
-pub struct WebhookForwarder {
+/// A URL.
+pub struct Webhook {
     client: Client,
     secret: hmac::Key,
     settings: WebhookSettings,
-    outbox: Outbox,
-    metrics: Arc<Metrics>,
-    /// When the next request may go.
-    next: Instant,
 }
 
-/// What the other side said to a row.
-enum Answer {
-    Taken,
-    Refused(String),
-    Unavailable { reason: String, wait: Option<Duration> },
-}
-
-/// Why it has to wait.
-enum End {
-    Refused,
-    Unavailable { reason: String, wait: Option<Duration> },
-    Catalog(CatalogError),
-}
-
-impl From<CatalogError> for End {
-    fn from(error: CatalogError) -> Self {
-        Self::Catalog(error)
-    }
-}
-
-impl WebhookForwarder {
-    /// Reads the secret and the CA; sends only in [`Self::run`].
-    pub fn new(
-        settings: WebhookSettings,
-        outbox: Outbox,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, WebhookError> {
+impl Webhook {
+    /// Reads the secret and the CA; sends only when there is something.
+    pub fn new(settings: WebhookSettings) -> Result<Self, WebhookError> {
         let (client, secret) = open(&settings)?;
-        Ok(Self { client, secret, settings, outbox, metrics, next: Instant::now() })
+        Ok(Self { client, secret, settings })
+    }
+}
+
+impl Target for Webhook {
+    fn place(&self) -> String {
+        self.settings.host()
     }
 
-    /// Sends, until it is stopped. What was not answered then stays in the outbox.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let label = TargetLabel { target: self.outbox.target() };
-        let mut unavailable = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
-        let mut refused = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
-        let mut quiet = false;
-        loop {
-            let mut progress = false;
-            let end = tokio::select! {
-                () = stop.cancelled() => return,
-                end = self.drain(&mut progress) => end,
-            };
-            if progress {
-                unavailable.reset();
-                refused.reset();
-                quiet = false;
-            }
-            self.metrics.forward_errors.get_or_create(&label).inc();
-            let wait = match end {
-                End::Refused => refused.wait(),
-                End::Unavailable { reason, wait } => {
-                    if !std::mem::replace(&mut quiet, true) {
-                        tracing::warn!(
-                            to = self.settings.host(),
-                            reason,
-                            "cannot forward alerts; they wait in the outbox"
-                        );
-                    }
-                    unavailable.wait().max(wait.unwrap_or_default())
-                }
-                End::Catalog(error) => {
-                    tracing::error!(%error, "cannot forward alerts");
-                    unavailable.wait()
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(wait) => {}
-            }
-        }
+    fn rate(&self) -> u32 {
+        self.settings.rate
     }
 
-    /// Until something has to wait.
-    async fn drain(&mut self, progress: &mut bool) -> End {
-        if let Err(error) = self.outbox.give_back(&[]).await {
-            return error.into();
-        }
-        // Rows that were refused, each too often, and nothing was taken since.
-        let mut suspects = Vec::new();
-        loop {
-            let rows = match self.outbox.take(ROWS).await {
-                Ok(rows) => rows,
-                Err(error) => return error.into(),
-            };
-            self.measure().await;
-            if rows.is_empty() {
-                if !suspects.is_empty() {
-                    // Nobody is there to be tried in their place.
-                    return End::Refused;
-                }
-                let patience = self.outbox.patience();
-                tokio::select! {
-                    () = self.outbox.changed() => {}
-                    () = sleep(patience) => {}
-                }
-                continue;
-            }
-            for row in rows {
-                sleep_until(self.next).await;
-                self.next = Instant::now() + Duration::from_secs(1) / self.settings.rate;
-                match self.post(&row).await {
-                    Answer::Taken => match self.taken(&row, &mut suspects).await {
-                        Ok(()) => *progress = true,
-                        Err(error) => return error.into(),
-                    },
-                    Answer::Refused(reason) => {
-                        let refusals = self.refused(&row, &reason).await;
-                        suspects.push((row, reason));
-                        if refusals < REFUSALS {
-                            return End::Refused;
-                        }
-                    }
-                    Answer::Unavailable { reason, wait } => {
-                        self.note(row.number, &reason, Blame::Target).await;
-                        return End::Unavailable { reason, wait };
-                    }
-                }
-            }
-        }
-    }
-
-    async fn post(&self, row: &OutboxRow) -> Answer {
+    async fn send(&mut self, row: &OutboxRow) -> Answer {
         let at = jiff::Timestamp::now().as_second();
         let sent = self
             .client
@@ -204,57 +83,6 @@ impl WebhookForwarder {
         match sent {
             Ok(response) => answer(response).await,
             Err(error) => Answer::Unavailable { reason: explain(&error), wait: None },
-        }
-    }
-
-    /// What was refused before another row was taken is to blame itself.
-    async fn taken(
-        &self,
-        row: &OutboxRow,
-        suspects: &mut Vec<(OutboxRow, String)>,
-    ) -> Result<(), CatalogError> {
-        let now = jiff::Timestamp::now().as_millisecond();
-        for (row, reason) in std::mem::take(suspects) {
-            self.outbox.set_aside(row.number, &reason, now).await?;
-            tracing::error!(
-                number = row.number,
-                device = row.device,
-                record = row.record,
-                reason,
-                "an alert is set aside and not tried again; those behind it go on"
-            );
-        }
-        self.outbox.done(&[row.number], now).await?;
-        let label = TargetLabel { target: self.outbox.target() };
-        self.metrics.forwarded.get_or_create(&label).inc();
-        Ok(())
-    }
-
-    /// Tells how often it was.
-    async fn refused(&self, row: &OutboxRow, reason: &str) -> i64 {
-        self.note(row.number, reason, Blame::Row).await;
-        let refusals = row.refusals + 1;
-        tracing::error!(
-            number = row.number,
-            device = row.device,
-            refusals,
-            reason,
-            "an alert was refused; it stays in the outbox and is tried again later"
-        );
-        refusals
-    }
-
-    async fn note(&self, number: i64, reason: &str, blame: Blame) {
-        if let Err(error) = self.outbox.failed(number, reason, blame).await {
-            tracing::warn!(%error, "cannot note why an alert was not forwarded");
-        }
-    }
-
-    async fn measure(&self) {
-        if let Ok((open, failed)) = self.outbox.depth().await {
-            let label = TargetLabel { target: self.outbox.target() };
-            self.metrics.outbox_depth.get_or_create(&label).set(open);
-            self.metrics.outbox_failed.get_or_create(&label).set(failed);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 64] = [
+const KEYS: [&str; 75] = [
     "broker.ca",
     "broker.cert",
     "broker.key",
@@ -36,6 +36,17 @@ const KEYS: [&str; 64] = [
     "forward.aws.port",
     "forward.aws.rate",
     "forward.aws.topic",
+    "forward.kafka.allow_plain",
+    "forward.kafka.brokers",
+    "forward.kafka.ca",
+    "forward.kafka.cert",
+    "forward.kafka.client_id",
+    "forward.kafka.key",
+    "forward.kafka.mechanism",
+    "forward.kafka.password_file",
+    "forward.kafka.rate",
+    "forward.kafka.topic",
+    "forward.kafka.user",
     "forward.webhook.allow_http",
     "forward.webhook.ca",
     "forward.webhook.rate",
@@ -170,7 +181,7 @@ mod tests {
         };
         let tls = "ca = \"a\"\ncert = \"b\"\nkey = \"c\"\n";
         let elsewhere = format!(
-            "[mqtt]\nhost = \"h\"\n{tls}[catalog.postgres]\nhost = \"h\"\n[enroll]\nlisten = \"127.0.0.1:0\"\nhost = \"h\"\n[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}[forward.webhook]\nurl = \"https://u/\"\nsecret_file = \"s\"\n"
+            "[mqtt]\nhost = \"h\"\n{tls}[catalog.postgres]\nhost = \"h\"\n[enroll]\nlisten = \"127.0.0.1:0\"\nhost = \"h\"\n[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}[forward.webhook]\nurl = \"https://u/\"\nsecret_file = \"s\"\n[forward.kafka]\nbrokers = \"k:9092\"\n{tls}"
         );
         for text in [format!("[broker]\n{tls}"), elsewhere] {
             Settings::parse("-", &text, &note).unwrap();

@@ -43,6 +43,8 @@ pub struct Settings {
     pub aws: Option<AwsSettings>,
     /// A URL that alerts go on to.
     pub webhook: Option<WebhookSettings>,
+    /// A topic of Kafka that alerts go on to.
+    pub kafka: Option<KafkaSettings>,
     /// How logs look.
     pub log: LogSettings,
 }
@@ -290,6 +292,47 @@ impl std::fmt::Debug for WebhookSettings {
     }
 }
 
+/// A topic of Kafka that alerts go to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KafkaSettings {
+    /// Some of the cluster's brokers, from which the others are learned.
+    pub brokers: Vec<String>,
+    /// Where alerts are written.
+    pub topic: String,
+    /// The client's name in the brokers' logs and quotas.
+    pub client_id: String,
+    /// How the connection is secured.
+    pub tls: KafkaTls,
+    /// A user, and the file with the password.
+    pub login: Option<(String, PathBuf)>,
+    /// How the two are shown.
+    pub mechanism: KafkaMechanism,
+    /// Records a second.
+    pub rate: u32,
+}
+
+/// How a connection to Kafka is secured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KafkaTls {
+    /// Not at all.
+    None,
+    /// The server shows a certificate of this CA.
+    Server(PathBuf),
+    /// Both show one.
+    Mutual(TlsFiles),
+}
+
+/// How user and password are shown (SASL).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KafkaMechanism {
+    /// As they are.
+    Plain,
+    /// By a challenge, with SHA-256.
+    Scram256,
+    /// By a challenge, with SHA-512.
+    Scram512,
+}
+
 /// How logs look.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogSettings {
@@ -423,6 +466,25 @@ mod tests {
         assert_eq!(Settings::parse("b.toml", "", &none).unwrap().enroll, None);
         let found = problems("[enroll]\nlisten = \"0.0.0.0:8444\"\nhost = \"h\"\nlifetime = \"1 s\"\n");
         assert!(found[0].starts_with("b.toml:4: `enroll.lifetime`"), "{found:?}");
+    }
+
+    #[test]
+    fn kafka_is_encrypted_unless_plain_is_meant() {
+        let kafka = |more: &str| {
+            let text = format!("[forward.kafka]\nbrokers = [\"k:9092\"]\n{more}");
+            Settings::parse("b.toml", &text, &none).map(|settings| settings.kafka.unwrap())
+        };
+        let text = |more: &str| kafka(more).unwrap_err()[0].to_string();
+        assert!(text("").contains("forward.kafka.ca"), "{}", text(""));
+        assert_eq!(kafka("allow_plain = true\n").unwrap().tls, KafkaTls::None);
+        assert_eq!(kafka("ca = \"c\"\n").unwrap().tls, KafkaTls::Server("c".into()));
+        assert!(matches!(kafka("ca = \"c\"\ncert = \"d\"\nkey = \"e\"\n").unwrap().tls, KafkaTls::Mutual(_)));
+        assert!(text("ca = \"c\"\ncert = \"d\"\n").contains("forward.kafka.key"));
+        assert!(text("ca = \"c\"\nuser = \"u\"\n").contains("forward.kafka.password_file"));
+        assert!(text("ca = \"c\"\nmechanism = \"gssapi\"\n").contains("scram-sha-512"));
+        // In the clear a password would go to whoever listens.
+        let plain = "allow_plain = true\nuser = \"u\"\npassword_file = \"p\"\nmechanism = \"plain\"\n";
+        assert!(text(plain).contains("forward.kafka.mechanism"), "{}", text(plain));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use super::{
     AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, CatalogSettings, EnrollSettings,
-    IngestSettings, LogFormat, LogSettings, MqttSettings, ObjectSettings, PostgresSettings,
-    RetentionSettings, S3Settings, Settings, SourceSettings, TlsFiles, WebhookSettings, reader::Section,
+    IngestSettings, KafkaMechanism, KafkaSettings, KafkaTls, LogFormat, LogSettings, MqttSettings,
+    ObjectSettings, PostgresSettings, RetentionSettings, S3Settings, Settings, SourceSettings, TlsFiles,
+    WebhookSettings, reader::Section,
 };
 use edgeveil_wire::Topics;
 use std::{
@@ -33,6 +34,8 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let aws = if aws.is_given(&["endpoint"]) { aws_iot(aws).map(Some) } else { Some(None) };
     let webhook = forward.section("webhook");
     let webhook = if webhook.is_given(&["url"]) { webhook_settings(webhook).map(Some) } else { Some(None) };
+    let kafka = forward.section("kafka");
+    let kafka = if kafka.is_given(&["brokers"]) { kafka_settings(kafka).map(Some) } else { Some(None) };
     forward.finish();
     let log = log(root.section("log"));
     root.finish();
@@ -48,6 +51,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         retention,
         aws: aws?,
         webhook: webhook?,
+        kafka: kafka?,
         log,
     })
 }
@@ -293,6 +297,66 @@ fn webhook_settings(section: Section<'_, '_>) -> Option<WebhookSettings> {
     let (secret_file, ca) = (section.required("secret_file"), section.get("ca"));
     section.finish();
     Some(WebhookSettings { url: url?, secret_file: secret_file?, ca, timeout, rate })
+}
+
+fn kafka_settings(section: Section<'_, '_>) -> Option<KafkaSettings> {
+    let brokers = section.required("brokers");
+    let topic = section.or("topic", "edgeveil-alerts".to_owned());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if topic.len() > 249 || !topic.chars().all(is_plain) || matches!(topic.as_str(), "." | "..") {
+        section.problem("topic", "wants 1 to 249 letters, digits, `.`, `_` and `-`".to_owned());
+    }
+    let client_id = section.or("client_id", "edgeveil-bridge".to_owned());
+    let allow_plain = section.or("allow_plain", false);
+    let ca: Option<PathBuf> = section.get("ca");
+    let own = section.is_set("cert") || section.is_set("key");
+    let tls = match ca {
+        _ if own => tls_files(&section).map(KafkaTls::Mutual),
+        Some(ca) => Some(KafkaTls::Server(ca)),
+        None if allow_plain => Some(KafkaTls::None),
+        None => {
+            let text = "is missing; wants the brokers' CA, or allow_plain = true if that is meant".to_owned();
+            section.problem("ca", text);
+            None
+        }
+    };
+    if !own {
+        let _: (Option<PathBuf>, Option<PathBuf>) = (section.get("cert"), section.get("key"));
+    }
+    let mechanism = match section.get::<String>("mechanism").as_deref() {
+        None | Some("scram-sha-512") => KafkaMechanism::Scram512,
+        Some("scram-sha-256") => KafkaMechanism::Scram256,
+        Some("plain") => KafkaMechanism::Plain,
+        Some(other) => {
+            let text = format!("`{other}`; wants \"scram-sha-512\", \"scram-sha-256\" or \"plain\"");
+            section.problem("mechanism", text);
+            KafkaMechanism::Scram512
+        }
+    };
+    if mechanism == KafkaMechanism::Plain && matches!(tls, Some(KafkaTls::None)) {
+        section.problem("mechanism", "`plain` shows the password to whoever listens; wants a ca".to_owned());
+    }
+    let user: Option<String> = section.get("user");
+    let password = section.get("password_file");
+    let login = match (user, password) {
+        (Some(user), Some(file)) => Some((user, file)),
+        (None, None) => None,
+        (Some(_), None) => {
+            section
+                .problem("password_file", "is missing; wants the file with the user's password".to_owned());
+            None
+        }
+        (None, Some(_)) => {
+            section.problem("user", "is missing; wants whose password it is".to_owned());
+            None
+        }
+    };
+    let rate = section.or("rate", 100);
+    if rate == 0 || rate > 1000 {
+        section.problem("rate", "wants 1 to 1000 records a second".to_owned());
+    }
+    section.finish();
+    Some(KafkaSettings { brokers: brokers?, topic, client_id, tls: tls?, login, mechanism, rate })
 }
 
 fn log(section: Section<'_, '_>) -> LogSettings {

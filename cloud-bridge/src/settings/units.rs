@@ -64,6 +64,34 @@ impl Setting for String {
     }
 }
 
+/// Hosts with their ports.
+impl Setting for Vec<String> {
+    const WANTS: &'static str = "hosts with their ports such as [\"a.lan:9092\", \"b.lan:9092\"]";
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.split(',').map(|host| host_and_port(host.trim())).collect()
+    }
+    fn from_value(value: &DeValue<'_>) -> Result<Self, String> {
+        let Some(list) = value.as_array() else {
+            return value.as_str().ok_or_else(|| "is no list of texts".to_owned()).and_then(Self::from_text);
+        };
+        if list.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        let text = |value: &toml::Spanned<DeValue<'_>>| value.get_ref().as_str().map(str::to_owned);
+        let texts = list.iter().map(|value| text(value).ok_or_else(|| "is no list of texts".to_owned()));
+        texts.map(|text| host_and_port(&text?)).collect()
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("`{text}` is no host with a port")),
+    }
+}
+
 impl Setting for PathBuf {
     const WANTS: &'static str = "a path";
     fn from_text(text: &str) -> Result<Self, String> {
@@ -122,6 +150,15 @@ whole!(u16, u32);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_have_their_ports() {
+        let two = vec!["a.lan:9092".to_owned(), "[fd00::7]:9092".to_owned()];
+        assert_eq!(Vec::<String>::from_text("a.lan:9092, [fd00::7]:9092"), Ok(two));
+        for bad in ["", "a.lan", "a.lan:", "a.lan:0", ":9092", "a:1,"] {
+            assert!(Vec::<String>::from_text(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn units_are_needed_and_understood() {

@@ -8,6 +8,7 @@ mod enroll;
 mod external;
 mod harness;
 mod ingest;
+mod kafka;
 mod kept;
 mod mosquitto;
 mod outbox;

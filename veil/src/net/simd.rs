@@ -31,6 +31,7 @@ pub(crate) enum Tiles {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     Wide,
     /// 16 registers of 8, or 32 of 4.
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
     Middle,
     /// 16 registers of 4.
     Narrow,

@@ -6,15 +6,15 @@
 //! the first time after a later one was final.
 //!
 //! A row that is refused holds up those behind it, since most often everything is refused and has to wait. From its
-//! first refusal on rows go one by one. Once it was refused [`REFUSALS`] times, the next one is tried: when that is
-//! taken, the refused one is to blame, and is set aside.
+//! first refusal on rows go one by one. Once it was refused five times, the next one is tried: when that is taken, the
+//! refused one is to blame, and is set aside.
 
 mod session;
 
+use super::rows::Rows;
 use crate::{
     backoff::Backoff,
-    catalog::{Blame, CatalogError, Outbox, OutboxRow},
-    metrics::{Metrics, TargetLabel},
+    catalog::{Blame, CatalogError, OutboxRow},
     settings::AwsSettings,
     source::external::explain,
     tls,
@@ -36,15 +36,12 @@ const PUBACK: Duration = Duration::from_secs(30);
 
 /// The longest payload that AWS IoT Core takes.
 const MAX_PAYLOAD: usize = 128 << 10;
-/// Refusals of one row, before another one is tried in its place.
-const REFUSALS: i64 = 5;
 
 /// Drains the outbox to AWS IoT Core.
 pub struct AwsForwarder {
     options: MqttOptions,
     settings: AwsSettings,
-    outbox: Outbox,
-    metrics: Arc<Metrics>,
+    rows: Rows,
     /// Rows over which the last connection was ended, to be tried by another row on the next one.
     suspects: Vec<(OutboxRow, String)>,
 }
@@ -67,7 +64,7 @@ impl From<CatalogError> for End {
 
 impl AwsForwarder {
     /// Reads the certificates; connects only in [`Self::run`].
-    pub fn new(settings: AwsSettings, outbox: Outbox, metrics: Arc<Metrics>) -> Result<Self, tls::TlsError> {
+    pub fn new(settings: AwsSettings, rows: Rows) -> Result<Self, tls::TlsError> {
         let config = tls::client(&settings.tls, settings.alpn.as_deref())?;
         let mut options = MqttOptions::new(&settings.client_id, &settings.endpoint, settings.port);
         options
@@ -75,12 +72,11 @@ impl AwsForwarder {
             .set_keep_alive(settings.keep_alive)
             // The outbox knows what is under way; a session over there would only send it once more.
             .set_clean_start(true);
-        Ok(Self { options, settings, outbox, metrics, suspects: Vec::new() })
+        Ok(Self { options, settings, rows, suspects: Vec::new() })
     }
 
     /// Connects, sends, and connects again, until it is stopped. What is not confirmed then stays in the outbox.
     pub async fn run(mut self, stop: CancellationToken) {
-        let label = TargetLabel { target: self.outbox.target() };
         let place = format!("{}:{}", self.settings.endpoint, self.settings.port);
         // One CONNECT a second is the most that AWS IoT Core takes.
         let mut broken = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
@@ -97,17 +93,17 @@ impl AwsForwarder {
                 refused.reset();
                 quiet = false;
             }
-            self.metrics.forward_errors.get_or_create(&label).inc();
+            self.rows.count_error();
             let wait = match end {
                 End::Refused => refused.wait(),
                 End::Broken(reason) => {
                     if !std::mem::replace(&mut quiet, true) {
                         tracing::warn!(place, reason, "cannot forward alerts; they wait in the outbox");
                     }
-                    if let Ok(rows) = self.outbox.open(0, 1).await
+                    if let Ok(rows) = self.rows.outbox.open(0, 1).await
                         && let Some(oldest) = rows.first()
                     {
-                        self.note(oldest.number, &reason, Blame::Target).await;
+                        self.rows.note(oldest.number, &reason, Blame::Target).await;
                     }
                     broken.wait()
                 }
@@ -123,12 +119,6 @@ impl AwsForwarder {
         }
     }
 
-    async fn note(&self, number: i64, reason: &str, blame: Blame) {
-        if let Err(error) = self.outbox.failed(number, reason, blame).await {
-            tracing::warn!(%error, "cannot note why an alert was not forwarded");
-        }
-    }
-
     /// One connection, until it ends.
     async fn connection(&mut self, progress: &mut bool) -> End {
         let window = usize::from(self.settings.max_in_flight);
@@ -137,7 +127,7 @@ impl AwsForwarder {
         let _poller = AbortOnDropHandle::new(tokio::spawn(poll(events, sender, self.settings.tls.clone())));
         let pace = Duration::from_secs(1) / self.settings.rate;
         let suspects: Vec<i64> = self.suspects.iter().map(|(row, _)| row.number).collect();
-        if let Err(error) = self.outbox.give_back(&suspects).await {
+        if let Err(error) = self.rows.outbox.give_back(&suspects).await {
             return error.into();
         }
         let mut session = Session::new(client, pace, std::mem::take(&mut self.suspects));
@@ -147,7 +137,7 @@ impl AwsForwarder {
         loop {
             if connected && waiting.is_empty() && look {
                 // More than the window, so that the outbox is not asked for every row.
-                match self.outbox.take(4 * u32::from(self.settings.max_in_flight)).await {
+                match self.rows.outbox.take(4 * u32::from(self.settings.max_in_flight)).await {
                     Ok(rows) => {
                         look = !rows.is_empty();
                         if let Err(error) = self.sort(rows, &mut waiting).await {
@@ -160,8 +150,8 @@ impl AwsForwarder {
                     // Nobody is there to be tried in their place.
                     return End::Refused;
                 }
-                due = Instant::now() + self.outbox.patience();
-                self.measure().await;
+                due = Instant::now() + self.rows.outbox.patience();
+                self.rows.measure().await;
             }
             let window = if session.is_careful(waiting.front()) { 1 } else { window };
             let may_send = connected && !waiting.is_empty() && session.under_way() < window;
@@ -206,7 +196,7 @@ impl AwsForwarder {
                         return End::Broken(reason);
                     }
                 }
-                () = self.outbox.changed() => look = true,
+                () = self.rows.outbox.changed() => look = true,
                 () = sleep_until(due), if connected && waiting.is_empty() => look = true,
                 () = sleep_until(overdue), if session.under_way() > 0 && !may_send => {
                     return End::Broken(format!("no PUBACK within {} s", PUBACK.as_secs()));
@@ -227,7 +217,7 @@ impl AwsForwarder {
                 waiting.push_back(row);
             } else {
                 let reason = format!("its {bytes} bytes are over AWS's bound of {MAX_PAYLOAD}");
-                self.set_aside(&row, &reason).await?;
+                self.rows.set_aside(&row, &reason).await?;
             }
         }
         Ok(())
@@ -235,56 +225,22 @@ impl AwsForwarder {
 
     /// Notes a refusal. Whether another row may be tried in its place.
     async fn refused(&self, session: &mut Session, row: OutboxRow, reason: String, blame: Blame) -> bool {
-        self.note(row.number, &reason, blame).await;
-        let refusals = row.refusals + i64::from(blame == Blame::Row);
+        let others = self.rows.refused(&row, &reason, blame).await;
         let alone = session.under_way() == 0;
-        tracing::error!(
-            number = row.number,
-            device = row.device,
-            refusals,
-            reason,
-            "an alert was refused; it stays in the outbox and is tried again later"
-        );
         session.suspects.push((row, reason));
-        alone && blame == Blame::Row && refusals >= REFUSALS
+        alone && others
     }
 
-    async fn set_aside(&self, row: &OutboxRow, reason: &str) -> Result<(), CatalogError> {
-        self.outbox.set_aside(row.number, reason, jiff::Timestamp::now().as_millisecond()).await?;
-        tracing::error!(
-            number = row.number,
-            device = row.device,
-            record = row.record,
-            reason,
-            "an alert is set aside and not tried again; those behind it go on"
-        );
-        Ok(())
-    }
-
-    /// Marks what is confirmed at the head of the window. What was refused while another row is taken is to blame
-    /// itself.
+    /// Marks what is confirmed at the head of the window.
     async fn mark(&self, session: &mut Session) -> Result<bool, CatalogError> {
         let numbers = session.confirmed();
         if numbers.is_empty() {
             return Ok(false);
         }
-        for (row, reason) in std::mem::take(&mut session.suspects) {
-            self.set_aside(&row, &reason).await?;
-        }
-        self.outbox.done(&numbers, jiff::Timestamp::now().as_millisecond()).await?;
-        let label = TargetLabel { target: self.outbox.target() };
-        self.metrics.forwarded.get_or_create(&label).inc_by(numbers.len() as u64);
+        self.rows.done(&numbers, &mut session.suspects).await?;
         session.forget(numbers.len());
-        self.measure().await;
+        self.rows.measure().await;
         Ok(true)
-    }
-
-    async fn measure(&self) {
-        if let Ok((open, failed)) = self.outbox.depth().await {
-            let label = TargetLabel { target: self.outbox.target() };
-            self.metrics.outbox_depth.get_or_create(&label).set(open);
-            self.metrics.outbox_failed.get_or_create(&label).set(failed);
-        }
     }
 }
 
