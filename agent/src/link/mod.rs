@@ -13,7 +13,7 @@ pub(crate) mod mqtt;
 mod restamp;
 mod session;
 mod trial;
-mod window;
+pub(crate) mod window;
 
 pub use explain::{explain, find};
 pub use identity::{Identity, IdentityError};
