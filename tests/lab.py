@@ -16,11 +16,12 @@ def run(*command, **more):
     return subprocess.run(command, check=True, **more)
 
 
-def build(done):
+def build(done, *more):
+    """`more` is for the release builds; a later `--built` finds them as they are then."""
     run("tests/need", "mosquitto:mosquitto", "mosquitto_pub:mosquitto-clients")
     if done:
         return
-    run("cargo", "build", "--quiet", "--release", "--locked", "--package", "edgeveil-agent", "--package", "edgeveil-bridge")
+    run("cargo", "build", "--quiet", "--release", "--locked", "--package", "edgeveil-agent", "--package", "edgeveil-bridge", *more)
     run("cargo", "build", "--quiet", "--locked", "--workspace", "--example", "load")
 
 
