@@ -1,5 +1,5 @@
-"""A real mosquitto with mutual TLS and a bridge with SQLite in a temporary folder, for the scripts that measure."""
-import os, re, shutil, socket, sqlite3, subprocess, sys, tempfile, threading, time
+"""A real mosquitto with mutual TLS and a bridge with SQLite or PostgreSQL in a temporary folder, for the scripts that measure."""
+import glob, os, re, shutil, socket, sqlite3, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.chdir(ROOT)
@@ -16,11 +16,12 @@ def run(*command, **more):
     return subprocess.run(command, check=True, **more)
 
 
-def build(done):
+def build(done, *more):
+    """`more` is for the release builds; a later `--built` finds them as they are then."""
     run("tests/need", "mosquitto:mosquitto", "mosquitto_pub:mosquitto-clients")
     if done:
         return
-    run("cargo", "build", "--quiet", "--release", "--locked", "--package", "edgeveil-agent", "--package", "edgeveil-bridge")
+    run("cargo", "build", "--quiet", "--release", "--locked", "--package", "edgeveil-agent", "--package", "edgeveil-bridge", *more)
     run("cargo", "build", "--quiet", "--locked", "--workspace", "--example", "load")
 
 
@@ -51,8 +52,11 @@ def load_average():
 
 class Lab:
     """Used with `with`: all that it has started ends with it, and its folder goes."""
-    def __init__(self, agent=AGENT):
+    def __init__(self, agent=AGENT, catalog="sqlite", replicas=1, bridge_more=""):
+        if catalog == "sqlite" and replicas > 1:
+            raise ValueError("replicas share a PostgreSQL")
         self.agent_program, self.processes, self.port = agent, [], free_port()
+        self.catalog, self.replicas, self.bridge_more = catalog, replicas, bridge_more
         self.folder = tempfile.mkdtemp(prefix="edgeveil-lab-")
 
     def __enter__(self):
@@ -90,30 +94,73 @@ max_queued_messages 0
 set_tcp_nodelay true
 log_type error
 """)
-        self.start("mosquitto", "-c", f"{folder}/mosquitto.conf", log="mosquitto.log")
+        self.mosquitto = self.start("mosquitto", "-c", f"{folder}/mosquitto.conf", log="mosquitto.log")
         until("mosquitto", self.listens)
-        ca, cert, key = self.identity("bridge")
-        write(f"{folder}/bridge.toml", f"""
-data_dir = "{folder}/bridge"
+        catalog = self.postgres() if self.catalog == "postgres" else ""
+        # Replicas have a folder of objects in common, a certificate, and a client id each.
+        os.mkdir(f"{folder}/objects")
+        self.bridges = [self.start_bridge(n, catalog) for n in range(self.replicas)]
+        self.bridge = self.bridges[0]
+        for n in range(self.replicas):
+            until("the bridge", lambda: "subscribed" in self.read(self.bridge_file(n, "log")))
+
+    def bridge_file(self, n, kind):
+        return f"bridge.{kind}" if n == 0 else f"bridge-{n + 1}.{kind}"
+
+    def start_bridge(self, n, catalog):
+        folder, (ca, cert, key) = self.folder, self.identity("bridge")
+        config = write(f"{folder}/{self.bridge_file(n, 'toml')}", f"""
+data_dir = "{folder}/bridge{'' if n == 0 else f'-{n + 1}'}"
 [mqtt]
 host = "localhost"
 port = {self.port}
+client_id = "bridge-{n + 1}"
 ca = "{ca}"
 cert = "{cert}"
 key = "{key}"
 [http]
 listen = "127.0.0.1:0"
+[objects]
+folder = "{folder}/objects"
+{catalog}
+{self.bridge_more}
 """)
-        self.bridge = self.start(BRIDGE, "serve", "--config", f"{folder}/bridge.toml", log="bridge.log")
-        until("the bridge", lambda: "subscribed" in self.read("bridge.log"))
+        return self.start(BRIDGE, "serve", "--config", config, log=self.bridge_file(n, "log"))
+
+    def postgres(self):
+        """Starts one, which the bridge reaches by its socket; gives the bridge's settings."""
+        found = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[4]))
+        if not found:
+            sys.exit("no PostgreSQL below /usr/lib/postgresql")
+        folder = f"{self.folder}/postgres"
+        os.mkdir(folder)
+        # It refuses to run as root.
+        other = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
+        if other:
+            os.chown(folder, 65534, 65534)
+            os.chmod(self.folder, 0o711)
+        data = f"{folder}/data"
+        run(f"{found[-1]}/initdb", "-D", data, "--no-sync", "-U", "edgeveil", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
+            stdout=subprocess.DEVNULL, cwd=folder, **other)
+        self.database = self.start(f"{found[-1]}/postgres", "-D", data, "-k", folder, "-h", "", log="postgres.log", cwd=folder, **other)
+        ask = ("psql", "-h", folder, "-U", "edgeveil", "-d", "postgres", "-qc")
+        until("PostgreSQL", lambda: subprocess.run([*ask, "SELECT 1"], capture_output=True).returncode == 0)
+        run(*ask, "CREATE DATABASE edgeveil")
+        return f'[catalog.postgres]\nhost = "{folder}"\nallow_plain = true'
+
+    def verify(self):
+        """No gap, no double, no row without its object: ends the script otherwise."""
+        said = subprocess.run([BRIDGE, "verify", "--gapless", "--config", f"{self.folder}/bridge.toml"], capture_output=True, text=True)
+        if said.returncode != 0:
+            sys.exit(f"the run is not whole: {said.stdout[-2000:]}{said.stderr}")
 
     def listens(self):
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def start(self, *command, log):
+    def start(self, *command, log, **more):
         with open(f"{self.folder}/{log}", "w") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, **more)
         self.processes.append(process)
         return process
 

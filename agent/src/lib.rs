@@ -18,6 +18,8 @@ pub mod record;
 pub mod run;
 pub mod sense;
 pub mod settings;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 pub mod state;
 #[cfg(feature = "vision")]
 pub mod vision;

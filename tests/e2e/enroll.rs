@@ -210,6 +210,15 @@ fn a_token_is_good_once_for_its_name_in_its_time_and_at_its_bridge() {
 /// Certificates of a minute, renewed after a third of it, while a hundred readings a second go over the wire.
 #[test]
 fn records_flow_over_rotations_and_none_is_lost() {
+    rotate("");
+}
+
+#[test]
+fn records_flow_over_rotations_with_mqtt_3_1_1() {
+    rotate("mqtt_version = \"3.1.1\"\n");
+}
+
+fn rotate(link: &str) {
     let site = Site::new("60 s");
     let device = "edge-001";
     let done = site.enroll(&site.token(&["--device", device]), device);
@@ -217,7 +226,7 @@ fn records_flow_over_rotations_and_none_is_lost() {
     let cert = site.identity(device).join("current/cert.pem");
     let key = site.identity(device).join("current/key.pem");
     let read = |path: &Path| fs::read_to_string(path).ok();
-    let settings = site.settings(device, &format!("{PATIENT}{SENSOR}[renew]\nafter = 0.3\n"));
+    let settings = site.settings(device, &format!("{link}{PATIENT}{SENSOR}[renew]\nafter = 0.3\n"));
     let mut agent = site.lab.agent("agent", &settings);
     let watcher = Watcher::start(
         &site.lab,

@@ -6,6 +6,8 @@ mod enroll;
 mod logs;
 mod run;
 mod score;
+#[cfg(feature = "simulate")]
+mod simulate;
 mod spool;
 #[cfg(feature = "vision")]
 mod veil;
@@ -51,6 +53,9 @@ enum Command {
     Score(score::Arguments),
     /// Looks into the spool of a stopped agent, and gets records out of it
     Spool(spool::Arguments),
+    /// Simulates a fleet of devices against a broker and a bridge, and prints throughput and latencies
+    #[cfg(feature = "simulate")]
+    Simulate(simulate::Arguments),
     /// Writes a shell's completion script to standard output
     Completions {
         /// For which shell
@@ -90,6 +95,8 @@ impl Cli {
             Command::Veil(arguments) => veil::veil(&arguments),
             Command::Score(arguments) => score::score(&arguments),
             Command::Spool(arguments) => spool::spool(&arguments),
+            #[cfg(feature = "simulate")]
+            Command::Simulate(arguments) => simulate::simulate(arguments),
             Command::Completions { shell } => {
                 clap_complete::generate(
                     shell,

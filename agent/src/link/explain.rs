@@ -1,25 +1,20 @@
 //! Turns what rumqttc and rustls say into one line that names the place and the remedy.
 
-use crate::settings;
-use rumqttc::v5::{
-    ConnectionError, StateError,
-    mqttbytes::{
-        self,
-        v5::{ConnectReturnCode, DisconnectReasonCode},
-    },
-};
+use super::mqtt::{Failure, Kind, Refusal};
+use crate::settings::{self, MqttVersion};
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use std::{error::Error, io};
 
 /// Why there is no connection, for the person who has to mend it.
-pub fn explain(error: &ConnectionError, link: &settings::Link) -> String {
+pub fn explain(failure: &Failure, link: &settings::Link) -> String {
     let broker = format!("broker {}:{}", link.host, link.port);
-    if let ConnectionError::ConnectionRefused(code) = error {
-        return format!("{broker} refuses the connection: {}", refused(*code));
+    match &failure.kind {
+        Kind::Refused(refusal) => return format!("{broker} refuses the connection: {}", refused(refusal)),
+        Kind::OtherVersion => return format!("{broker} {}", other_version(link.mqtt_version)),
+        _ => {}
     }
-    let cause = cause(error);
     let ca = link.ca.display();
-    match find::<TlsError>(cause) {
+    match &failure.tls {
         Some(TlsError::InvalidCertificate(reason)) => {
             return match reason {
                 // A CA of the same name and another key shows as a bad signature.
@@ -67,43 +62,46 @@ pub fn explain(error: &ConnectionError, link: &settings::Link) -> String {
         Some(other) => return format!("{broker}: TLS: {other}"),
         None => {}
     }
-    match find::<io::Error>(cause).map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionRefused) => format!("{broker}: nothing listens there"),
+    match failure.io {
+        Some(io::ErrorKind::ConnectionRefused) => return format!("{broker}: nothing listens there"),
         Some(
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::UnexpectedEof,
-        ) => {
-            format!("{broker} closed the connection; its log says why")
-        }
-        _ => match error {
-            ConnectionError::Timeout(_) | ConnectionError::MqttState(StateError::AwaitPingResp) => {
-                format!("{broker} does not answer")
-            }
-            ConnectionError::MqttState(StateError::ConnectionAborted) => {
-                format!("{broker} closed the connection; its log says why")
-            }
-            ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
-                format!("{broker} ended the connection: {reason_code:?}")
-            }
-            other => format!("{broker}: {other}"),
-        },
+        ) => return closed(&broker, link.mqtt_version),
+        _ => {}
+    }
+    match &failure.kind {
+        Kind::Silent | Kind::MissedPing => format!("{broker} does not answer"),
+        Kind::Closed => closed(&broker, link.mqtt_version),
+        Kind::Ended(why) => format!("{broker} ended the connection: {why}"),
+        _ => format!("{broker}: {}", failure.text),
+    }
+}
+
+/// A broker of 3.1.1 closes the connection where one of 5 gives a reason.
+fn closed(broker: &str, version: MqttVersion) -> String {
+    match version {
+        MqttVersion::V5 => format!("{broker} closed the connection; its log says why"),
+        MqttVersion::V311 => format!(
+            "{broker} closed the connection; its log says why: it may be a topic that its ACL denies, or a packet that is larger than it takes (set link.max_packet to its bound)"
+        ),
+    }
+}
+
+fn other_version(asked: MqttVersion) -> &'static str {
+    match asked {
+        MqttVersion::V5 => "does not speak MQTT 5; set link.mqtt_version to \"3.1.1\"",
+        MqttVersion::V311 => "does not speak MQTT 3.1.1; set link.mqtt_version to \"5\"",
     }
 }
 
 /// Whether the broker does not take the certificate, or its own is not signed by the authorities that came with it: trying
 /// again is in vain.
-pub fn is_refused(error: &ConnectionError) -> bool {
-    if let ConnectionError::ConnectionRefused(code) = error {
-        return matches!(
-            code,
-            ConnectReturnCode::NotAuthorized
-                | ConnectReturnCode::BadUserNamePassword
-                | ConnectReturnCode::ClientIdentifierNotValid
-                | ConnectReturnCode::Banned
-                | ConnectReturnCode::BadAuthenticationMethod
-        );
+pub fn is_refused(failure: &Failure) -> bool {
+    if let Kind::Refused(refusal) = &failure.kind {
+        return !matches!(refusal, Refusal::NotNow(_));
     }
     matches!(
-        find::<TlsError>(cause(error)),
+        &failure.tls,
         Some(
             TlsError::AlertReceived(_)
                 | TlsError::InvalidCertificate(
@@ -113,48 +111,11 @@ pub fn is_refused(error: &ConnectionError) -> bool {
     )
 }
 
-/// MQTT 5, 2.4: a packet was larger than the receiver takes. rumqttc does not know it as a reason of a PUBACK, though
-/// mosquitto gives it there.
-const PACKET_TOO_LARGE: u8 = 0x95;
-
-/// Whether the broker found a packet too large.
-pub fn is_too_large(error: &ConnectionError) -> bool {
-    let ConnectionError::MqttState(state) = error else { return false };
-    match state {
-        StateError::Deserialization(
-            mqttbytes::Error::InvalidConnectReturnCode(code) | mqttbytes::Error::InvalidReason(code),
-        ) => *code == PACKET_TOO_LARGE,
-        StateError::ServerDisconnect { reason_code, .. } => {
-            *reason_code == DisconnectReasonCode::PacketTooLarge
-        }
-        _ => false,
-    }
-}
-
-/// Whether the broker's answer to a ping did not come in time.
-pub fn is_missed_ping(error: &ConnectionError) -> bool {
-    matches!(error, ConnectionError::MqttState(StateError::AwaitPingResp))
-}
-
-fn refused(code: ConnectReturnCode) -> String {
-    match code {
-        ConnectReturnCode::NotAuthorized | ConnectReturnCode::BadUserNamePassword => {
-            "not authorized; check that the broker takes certificates as identity".to_owned()
-        }
-        ConnectReturnCode::ClientIdentifierNotValid => {
-            "the client id is not accepted; it is the certificate's common name".to_owned()
-        }
-        ConnectReturnCode::UnsupportedProtocolVersion => "it does not speak MQTT 5".to_owned(),
-        other => format!("{other:?}"),
-    }
-}
-
-/// rumqttc does not name this cause as a source. In TLS 1.3 a refused client certificate arrives here: the client's side
-/// of the handshake is over before the server has looked at the certificate.
-fn cause(error: &ConnectionError) -> &(dyn Error + 'static) {
-    match error {
-        ConnectionError::MqttState(StateError::Deserialization(cause)) => cause,
-        other => other,
+fn refused(refusal: &Refusal) -> &str {
+    match refusal {
+        Refusal::NotAuthorized => "not authorized; check that the broker takes certificates as identity",
+        Refusal::ClientId => "the client id is not accepted; it is the certificate's common name",
+        Refusal::Never(why) | Refusal::NotNow(why) => why,
     }
 }
 

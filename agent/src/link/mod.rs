@@ -9,10 +9,11 @@
 mod explain;
 mod identity;
 mod limit;
+pub(crate) mod mqtt;
 mod restamp;
 mod session;
 mod trial;
-mod window;
+pub(crate) mod window;
 
 pub use explain::{explain, find};
 pub use identity::{Identity, IdentityError};
@@ -61,6 +62,9 @@ pub struct Link {
     pub progress: Arc<Progress>,
 }
 
+/// Of MQTT 3.1.1 without a bridge's acknowledgements.
+pub const BLIND: &str = "with MQTT 3.1.1 and link.acknowledgement = \"broker\", what the broker's ACL denies or its bounds forbid counts as delivered, since its PUBACK does not say so";
+
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// A link that is too slow for a ping behind a large image gets a longer keep-alive, up to what AWS IoT Core allows.
@@ -71,6 +75,9 @@ const GOOD: Duration = Duration::from_secs(5);
 impl Link {
     /// Keeps connected until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        if self.settings.believes_blindly() {
+            tracing::warn!("{BLIND}");
+        }
         let mut retry = FIRST_RETRY;
         let mut limiter = Limiter::new(&self.settings.limits, &self.data_dir, Instant::now());
         let mut restamp = Restamp::new(self.boot);

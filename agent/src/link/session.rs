@@ -2,31 +2,21 @@
 
 use super::{
     Identity, Link, explain,
-    identity::IdentityError,
-    identity::Version,
+    identity::{IdentityError, Version},
     limit::Limiter,
+    mqtt::{self, Answer, Client, Event, EventLoop, Failure, Kind, QoS},
     restamp::Restamp,
     trial::Trial,
     window::{MAX_UNACKNOWLEDGED, Parcel, Window},
 };
 use crate::{
     record::{REFUSED, lane_index},
-    settings::{self, Acknowledgement},
+    settings::{self, Acknowledgement, MqttVersion},
     watchdog::Part,
 };
 use bytes::Bytes;
 use edgeveil_spool::{NewRecord, Record, RecordId};
 use edgeveil_wire::{Ack, ClockState, DeviceState, Lane, Status, Topic};
-use rumqttc::{
-    NetworkOptions, Outgoing, TlsConfiguration, Transport,
-    v5::{
-        AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
-        mqttbytes::{
-            QoS,
-            v5::{ConnectProperties, LastWill, Packet, PubAck, PubAckReason, SubscribeReasonCode},
-        },
-    },
-};
 use std::time::Duration;
 use tokio::{
     sync::mpsc,
@@ -84,11 +74,7 @@ pub struct Setting<'a> {
 
 /// Time for the goodbye when the agent stops.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// The broker keeps the subscription so long, in seconds: acknowledgements that come while a short outage lasts are kept.
-const SESSION_EXPIRY: u32 = 3600;
-/// The largest packet that is taken from the broker: acknowledgements are the longest, with 500 ids of 32 characters.
-const MAX_INCOMING: u32 = 256 << 10;
-/// What MQTT 5 puts before a publish's topic and payload, at most: flags, lengths, packet id, no properties.
+/// What MQTT puts before a publish's topic and payload, at most: flags, lengths, packet id, no properties.
 const PACKET_HEAD: usize = 16;
 /// Refused records are kept back in the window until the connection ends; with so many of them it ends.
 const MAX_REFUSED: usize = 20;
@@ -118,7 +104,7 @@ pub async fn run(
         Err(error) => return End::Lost(Lost::early(&error)),
     };
     let (client, event_loop) =
-        AsyncClient::new(options(link, &identity, setting.keep_alive), MAX_UNACKNOWLEDGED);
+        mqtt::open(link.settings.mqtt_version, options(link, &identity, setting.keep_alive));
     let (events, received) = mpsc::channel(64);
     let poll = tokio::spawn(poll(event_loop, events));
     let session = Session {
@@ -133,7 +119,7 @@ pub async fn run(
         received,
         poll,
         window: Window::new(link.settings.window, link.settings.ack_timeout),
-        max_packet: u32::MAX,
+        max_packet: link.settings.max_packet,
         status_due: None,
         refused: Vec::new(),
         set_aside: None,
@@ -143,25 +129,19 @@ pub async fn run(
     session.work(stop).await
 }
 
-fn options(link: &Link, identity: &Identity, keep_alive: Duration) -> MqttOptions {
+fn options<'a>(link: &'a Link, identity: &Identity, keep_alive: Duration) -> mqtt::Options<'a> {
     let settings = &link.settings;
-    let mut options = MqttOptions::new(link.device.as_str(), &settings.host, settings.port);
-    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(identity.tls.clone())));
-    // Else the last small packet of several waits for the other side's delayed acknowledgement, 40 ms each time.
-    let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
-    options.set_network_options(network);
-    options.set_keep_alive(keep_alive);
-    options.set_clean_start(false);
-    let mut properties = ConnectProperties::new();
-    properties.session_expiry_interval = Some(SESSION_EXPIRY);
-    properties.max_packet_size = Some(MAX_INCOMING);
-    options.set_connect_properties(properties);
-    options.set_outgoing_inflight_upper_limit(2 * MAX_UNACKNOWLEDGED as u16);
     let will = status(link, DeviceState::Offline, Vec::new());
-    let topic = settings.topics.of(&link.device, &Topic::Status);
-    options.set_last_will(LastWill::new(topic, will.to_json(), QoS::AtLeastOnce, true, None));
-    options
+    mqtt::Options {
+        client_id: link.device.to_string(),
+        host: &settings.host,
+        port: settings.port,
+        tls: identity.tls.clone(),
+        keep_alive,
+        session: mqtt::Session::Kept,
+        will: Some((settings.topics.of(&link.device, &Topic::Status), will.to_json())),
+        queue: MAX_UNACKNOWLEDGED as u16,
+    }
 }
 
 fn status(link: &Link, state: DeviceState, problems: Vec<String>) -> Status {
@@ -181,10 +161,7 @@ fn status(link: &Link, state: DeviceState, problems: Vec<String>) -> Status {
 
 /// Polls until the connection fails, and gives the event loop back: acknowledgements that it has read and not yet
 /// told are still in there. It is polled by nobody else and never dropped half-way, so no packet gets lost in it.
-async fn poll(
-    mut event_loop: EventLoop,
-    events: mpsc::Sender<Event>,
-) -> (EventLoop, Option<ConnectionError>) {
+async fn poll(mut event_loop: EventLoop, events: mpsc::Sender<Event>) -> (EventLoop, Option<Failure>) {
     loop {
         match event_loop.poll().await {
             Ok(event) => {
@@ -208,9 +185,9 @@ struct Session<'a> {
     trial: &'a Trial,
     /// Whether they are the next identity's, which is not the current one yet.
     tries: bool,
-    client: AsyncClient,
+    client: Client,
     received: mpsc::Receiver<Event>,
-    poll: JoinHandle<(EventLoop, Option<ConnectionError>)>,
+    poll: JoinHandle<(EventLoop, Option<Failure>)>,
     window: Window,
     /// Records that the broker refused on this connection.
     refused: Vec<RecordId>,
@@ -292,7 +269,7 @@ impl Session<'_> {
                 self.set_aside(Parcel { id, header, payload }, &why);
                 continue;
             }
-            let sent = self.client.try_publish(topic, QoS::AtLeastOnce, false, payload.clone());
+            let sent = self.client.publish(topic, QoS::AtLeastOnce, false, payload.clone());
             if sent.is_err() {
                 self.link.spool.release(&[id]);
                 continue;
@@ -307,28 +284,22 @@ impl Session<'_> {
     /// Handles what came; a reason to end the connection comes back.
     fn event(&mut self, event: Event) -> Option<String> {
         match event {
-            Event::Incoming(Packet::ConnAck(ack)) => {
-                let bound = ack.properties.and_then(|properties| properties.max_packet_size);
-                self.max_packet = bound.unwrap_or(u32::MAX);
+            Event::Connected { max_packet } => {
+                self.max_packet = max_packet.unwrap_or(u32::MAX).min(self.link.settings.max_packet);
                 self.connected();
             }
-            Event::Outgoing(Outgoing::Publish(packet)) => self.window.sent(packet, Instant::now()),
-            Event::Incoming(Packet::PubAck(ack)) => return self.puback(&ack),
-            Event::Incoming(Packet::Publish(publish)) => self.acknowledged(&publish.topic, &publish.payload),
-            Event::Incoming(Packet::SubAck(ack)) => {
-                let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
-                if !ack.return_codes.iter().all(granted) {
-                    let topic = self.link.settings.topics.of(&self.link.device, &Topic::Ack);
-                    return Some(format!(
-                        "the broker's ACL does not let {} subscribe to {topic}; allow it, or set link.acknowledgement to \"broker\"",
-                        self.link.device
-                    ));
-                }
+            Event::Sent(packet) => self.window.sent(packet, Instant::now()),
+            Event::Answered(packet, answer) => return self.answered(packet, answer),
+            Event::Message { topic, payload } => self.acknowledged(&topic, &payload),
+            Event::Subscribed { granted: true } => {}
+            Event::Subscribed { granted: false } => {
+                let topic = self.link.settings.topics.of(&self.link.device, &Topic::Ack);
+                return Some(format!(
+                    "the broker's ACL does not let {} subscribe to {topic}; allow it, or set link.acknowledgement to \"broker\"",
+                    self.link.device
+                ));
             }
-            Event::Incoming(Packet::Disconnect(disconnect)) => {
-                return Some(format!("the broker ended the connection: {:?}", disconnect.reason_code));
-            }
-            _ => {}
+            Event::Ended(why) => return Some(format!("the broker ended the connection: {why}")),
         }
         None
     }
@@ -343,7 +314,7 @@ impl Session<'_> {
         tracing::info!(broker = %link.settings.host, port = link.settings.port, device = %link.device, "connected");
         if link.settings.acknowledgement == Acknowledgement::Bridge {
             let topic = link.settings.topics.of(&link.device, &Topic::Ack);
-            if let Err(error) = self.client.try_subscribe(topic, QoS::AtLeastOnce) {
+            if let Err(error) = self.client.subscribe(topic) {
                 tracing::warn!(%error, "cannot ask for acknowledgements; the next connection will");
             }
         }
@@ -379,39 +350,33 @@ impl Session<'_> {
     /// Whether rumqttc had room for it.
     fn publish_other(&mut self, topic: &Topic, qos: QoS, retain: bool, payload: Vec<u8>) -> bool {
         let topic = self.link.settings.topics.of(&self.link.device, topic);
-        if self.client.try_publish(topic, qos, retain, payload).is_err() {
+        if self.client.publish(topic, qos, retain, payload.into()).is_err() {
             return false;
         }
         self.window.queue_other();
         true
     }
 
-    fn puback(&mut self, ack: &PubAck) -> Option<String> {
-        let parcel = self.window.acknowledged_by_broker(ack.pkid, Instant::now())?;
-        let id = parcel.id;
-        match ack.reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => {
+    /// A PUBACK has come.
+    fn answered(&mut self, packet: u16, answer: Answer) -> Option<String> {
+        let parcel = self.window.acknowledged_by_broker(packet, Instant::now())?;
+        let why = match answer {
+            Answer::Taken => {
                 if self.link.settings.acknowledgement == Acknowledgement::Broker {
-                    self.done(&[id]);
+                    self.done(&[parcel.id]);
                 }
-                None
+                return None;
             }
-            PubAckReason::NotAuthorized => {
-                let why = format!(
-                    "NotAuthorized; its ACL must let {} write below {}/{}/",
-                    self.link.device,
-                    self.link.settings.topics.prefix(),
-                    self.link.device
-                );
-                self.set_aside(parcel, &why);
-                None
-            }
-            reason @ (PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid) => {
-                self.set_aside(parcel, &format!("{reason:?}"));
-                None
-            }
-            reason => self.refused(id, reason),
-        }
+            Answer::NotNow(why) => return self.refused(parcel.id, &why),
+            Answer::Never(why) => why,
+            Answer::NotAuthorized => format!(
+                "NotAuthorized; its ACL must let {0} write below {1}/{0}/",
+                self.link.device,
+                self.link.settings.topics.prefix()
+            ),
+        };
+        self.set_aside(parcel, &why);
+        None
     }
 
     /// What the broker will not take however often it is asked leaves its lane for that of refused records, from where
@@ -446,11 +411,11 @@ impl Session<'_> {
     }
 
     /// It may take the record another time: that is tried with the next connection.
-    fn refused(&mut self, id: RecordId, reason: PubAckReason) -> Option<String> {
+    fn refused(&mut self, id: RecordId, why: &str) -> Option<String> {
         self.link.state.link(|health| health.refused += 1);
-        let what = format!("the broker does not take records now: {reason:?}; its log says why");
+        let what = format!("the broker does not take records now: {why}; its log says why");
         if self.link.state.problem("broker", &what) {
-            tracing::error!(record = %id, ?reason, "the broker refuses a record; it is kept and tried again later");
+            tracing::error!(record = %id, why, "the broker refuses a record; it is kept and tried again later");
         }
         self.refused.push(id);
         (self.refused.len() >= MAX_REFUSED).then_some(what)
@@ -511,7 +476,8 @@ impl Session<'_> {
             0 => self.link.state.solved("records"),
             count => {
                 let what = format!(
-                    "the bridge acknowledges others, but not {count} records: they wait on disk; its log says why, or it is older than this agent"
+                    "the bridge acknowledges others, but not {count} records: they wait on disk; its log says why, or it is older than this agent{}",
+                    self.or_unsaid()
                 );
                 if self.link.state.problem("records", &what) {
                     tracing::warn!(count, "the bridge does not acknowledge some records; they are kept");
@@ -521,12 +487,25 @@ impl Session<'_> {
         if !overdue.is_empty() {
             self.link.state.link(|health| health.repeated += overdue.len() as u64);
             self.link.spool.release(&overdue);
-            let what = "the broker has records that the bridge does not acknowledge; is it running? they wait on disk";
-            if self.link.state.problem("bridge", what) {
+            let what = format!(
+                "the broker has records that the bridge does not acknowledge; is it running? they wait on disk{}",
+                self.or_unsaid()
+            );
+            if self.link.state.problem("bridge", &what) {
                 tracing::warn!(records = overdue.len(), "no acknowledgement from the bridge; sent again");
             }
         }
         None
+    }
+
+    /// What else may be behind a missing acknowledgement.
+    fn or_unsaid(&self) -> &'static str {
+        match self.link.settings.mqtt_version {
+            MqttVersion::V5 => "",
+            MqttVersion::V311 => {
+                "; or the broker has thrown them away, which MQTT 3.1.1 does not say: see its ACL and its bounds"
+            }
+        }
     }
 
     fn tell_budget(&mut self) {
@@ -575,7 +554,7 @@ impl Session<'_> {
 
     /// Ends the connection in order, so that the last will stays unsaid, for another one right after it.
     async fn renew(mut self) -> End {
-        let _ = self.client.try_disconnect();
+        let _ = self.client.disconnect();
         self.hear_out().await;
         End::Renewed
     }
@@ -611,18 +590,18 @@ impl Session<'_> {
             was_slow: false,
         };
         match (&mut self.poll).await {
-            Ok((mut event_loop, error)) => {
+            Ok((mut event_loop, failure)) => {
                 self.harvest(&mut event_loop);
-                if let Some(error) = error {
-                    lost.was_slow = self.window.is_waiting() && explain::is_missed_ping(&error);
-                    if explain::is_too_large(&error)
+                if let Some(failure) = failure {
+                    lost.was_slow = self.window.is_waiting() && failure.kind == Kind::MissedPing;
+                    if failure.kind == Kind::TooLarge
                         && let Some(parcel) = self.window.take_largest()
                     {
                         let why = format!("{} bytes are more than it takes", parcel.payload.len());
                         self.set_aside(parcel, &why);
                     }
-                    lost.was_refused = !self.connected && explain::is_refused(&error);
-                    lost.why = explain::explain(&error, self.files);
+                    lost.was_refused = !self.connected && explain::is_refused(&failure);
+                    lost.why = explain::explain(&failure, self.files);
                 }
                 lost.had_delivered |= self.had_delivered;
             }
@@ -633,15 +612,9 @@ impl Session<'_> {
 
     /// Takes the acknowledgements that rumqttc had read when the connection broke.
     fn harvest(&mut self, event_loop: &mut EventLoop) {
-        for event in event_loop.state.events.drain(..) {
-            match event {
-                Event::Incoming(Packet::PubAck(_)) | Event::Outgoing(Outgoing::Publish(_)) => {
-                    let _ = self.event(event);
-                }
-                Event::Incoming(Packet::Publish(publish)) => {
-                    self.acknowledged(&publish.topic, &publish.payload)
-                }
-                _ => {}
+        for event in event_loop.left() {
+            if matches!(event, Event::Answered(..) | Event::Sent(_) | Event::Message { .. }) {
+                let _ = self.event(event);
             }
         }
     }
@@ -649,7 +622,7 @@ impl Session<'_> {
     async fn goodbye(mut self) -> End {
         if self.connected {
             self.say_status(DeviceState::Stopped);
-            let _ = self.client.try_disconnect();
+            let _ = self.client.disconnect();
             self.hear_out().await;
         }
         self.poll.abort();

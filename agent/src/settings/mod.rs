@@ -70,6 +70,15 @@ pub enum Acknowledgement {
     Broker,
 }
 
+/// Of MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MqttVersion {
+    /// 5.0, whose answers have reasons.
+    V5,
+    /// 3.1.1, for brokers that speak nothing else.
+    V311,
+}
+
 /// The connection to the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Link {
@@ -85,6 +94,10 @@ pub struct Link {
     pub key: PathBuf,
     /// The folder of the three, when the agent looks after them itself; none for files that somebody else does.
     pub folder: Option<PathBuf>,
+    /// Version of MQTT.
+    pub mqtt_version: MqttVersion,
+    /// The largest packet that is sent, in bytes; the broker may say less.
+    pub max_packet: u32,
     /// Topic prefix.
     pub topics: Topics,
     /// When a record is done.
@@ -100,6 +113,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether a record that the broker throws away is taken for delivered.
+    pub fn believes_blindly(&self) -> bool {
+        self.mqtt_version == MqttVersion::V311 && self.acknowledgement == Acknowledgement::Broker
+    }
+
     /// The same with another identity.
     pub fn with(&self, files: &Files) -> Self {
         Self { ca: files.ca.clone(), cert: files.cert.clone(), key: files.key.clone(), ..self.clone() }

@@ -1,8 +1,8 @@
 //! From the file to [`Settings`]. Every key, its default and its bounds stand here.
 
 use super::{
-    Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, Problems, Profile, Renew, Sensor,
-    SensorSource, Settings, Spool, SpoolLane, WhenFull,
+    Acknowledgement, Alerts, ByteSize, Detector, Device, Limits, Link, MqttVersion, Problems, Profile, Renew,
+    Sensor, SensorSource, Settings, Spool, SpoolLane, WhenFull,
     document::{self, Section},
     sensor,
     units::Text,
@@ -83,6 +83,11 @@ fn link(section: &Section<'_>, data_dir: &Path) -> Option<Link> {
             Topics::default()
         }
     };
+    let mqtt_version =
+        choice(section, "mqtt_version", &[("5", MqttVersion::V5), ("3.1.1", MqttVersion::V311)]);
+    let max_packet = section
+        .get_within("max_packet", ByteSize(1 << 10)..=ByteSize(256 << 20))
+        .map_or(u32::MAX, |bytes| bytes.0 as u32);
     let acknowledgement = choice(
         section,
         "acknowledgement",
@@ -112,6 +117,8 @@ fn link(section: &Section<'_>, data_dir: &Path) -> Option<Link> {
         cert,
         key,
         folder,
+        mqtt_version,
+        max_packet,
         topics,
         acknowledgement,
         keep_alive,
@@ -462,6 +469,22 @@ mod tests {
         assert_eq!(sensor("alerts = \"episodes\"").alerts, Alerts::Episodes);
         let text = format!("{GOOD}\n[[sensor]]\ngroup = \"a\"\nsource = {{ csv = \"f\" }}\nprofile = \"x\"");
         assert_eq!(problems(&text)[0].1, "sensor[0].profile");
+    }
+
+    #[test]
+    fn the_version_of_mqtt_is_one_of_two() {
+        let link = |more: &str| parse(Path::new("agent.toml"), &format!("{GOOD}{more}")).unwrap().link;
+        assert_eq!((link("").mqtt_version, link("").max_packet), (MqttVersion::V5, u32::MAX));
+        let old = link("mqtt_version = \"3.1.1\"\nmax_packet = \"1 MiB\"\n");
+        assert_eq!((old.mqtt_version, old.max_packet), (MqttVersion::V311, 1 << 20));
+        assert!(!old.believes_blindly());
+        assert!(link("mqtt_version = \"3.1.1\"\nacknowledgement = \"broker\"\n").believes_blindly());
+        for wrong in
+            ["mqtt_version = \"3.1\"", "mqtt_version = 5", "max_packet = \"1 B\"", "max_packet = \"1 GiB\""]
+        {
+            let key = format!("link.{}", wrong.split_once(' ').unwrap().0);
+            assert_eq!(problems(&format!("{GOOD}{wrong}\n")), [(7, key)], "{wrong}");
+        }
     }
 
     #[test]

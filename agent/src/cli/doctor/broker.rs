@@ -5,20 +5,13 @@
 
 use super::Finding;
 use crate::{
-    link::{Identity, explain},
-    settings::{Acknowledgement, Link, Settings},
+    link::{
+        BLIND, Identity, explain,
+        mqtt::{self, Answer, Client, Event, EventLoop, QoS},
+    },
+    settings::{Acknowledgement, Link, MqttVersion, Settings},
 };
 use edgeveil_wire::{Ack, Topic};
-use rumqttc::{
-    TlsConfiguration, Transport,
-    v5::{
-        AsyncClient, Event, EventLoop, MqttOptions,
-        mqttbytes::{
-            QoS,
-            v5::{Packet, PubAckReason, SubscribeReasonCode},
-        },
-    },
-};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -40,9 +33,12 @@ pub async fn examine(settings: &Settings, identity: &Identity) -> Vec<Finding> {
     let late = |_| format!("broker {broker} does not answer a publish within {} s", PATIENCE.as_secs());
     let own = timeout(PATIENCE, own(settings, identity, &mut connection)).await.map_err(late);
     connection.close().await;
-    if let Err(why) = own.and_then(|own| own) {
-        findings.push(Finding::fail("broker's ACL", why, remedy));
-        return findings;
+    match own.and_then(|own| own) {
+        Ok(unsaid) => findings.extend(unsaid),
+        Err(why) => {
+            findings.push(Finding::fail("broker's ACL", why, remedy));
+            return findings;
+        }
     }
     findings.push(match foreign(settings, identity).await {
         Ok(finding) => finding,
@@ -53,35 +49,39 @@ pub async fn examine(settings: &Settings, identity: &Identity) -> Vec<Finding> {
 
 /// One connection.
 struct Connection {
-    client: AsyncClient,
+    client: Client,
     events: EventLoop,
     /// It would be opened again by itself, and what was refused sent again.
     is_closed: bool,
 }
 
 /// What a publish came to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Taken,
-    Refused(PubAckReason),
-    /// mosquitto 2.0 does so where it refuses a publish and has `max_queued_messages 0`.
+enum Outcome {
+    Answered(Answer),
+    /// mosquitto 2.0 does so where it refuses a publish and has `max_queued_messages 0`; RabbitMQ always does.
     Closed,
 }
 
 impl Connection {
     async fn open(settings: &Settings, identity: &Identity) -> Result<Self, String> {
         let link = &settings.link;
-        let mut options = MqttOptions::new(format!("{}:doctor", identity.device), &link.host, link.port);
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(identity.tls.clone())));
-        options.set_keep_alive(link.keep_alive);
-        options.set_clean_start(true);
-        let (client, mut events) = AsyncClient::new(options, 8);
+        let options = mqtt::Options {
+            client_id: format!("{}:doctor", identity.device),
+            host: &link.host,
+            port: link.port,
+            tls: identity.tls.clone(),
+            keep_alive: link.keep_alive,
+            session: mqtt::Session::Clean,
+            will: None,
+            queue: 8,
+        };
+        let (client, mut events) = mqtt::open(link.mqtt_version, options);
         let connected = timeout(PATIENCE, async {
             loop {
                 match events.poll().await {
-                    Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(()),
+                    Ok(Event::Connected { .. }) => return Ok(()),
                     Ok(_) => {}
-                    Err(error) => return Err(explain(&error, link)),
+                    Err(failure) => return Err(explain(&failure, link)),
                 }
             }
         });
@@ -93,38 +93,31 @@ impl Connection {
 
     /// Whether the subscription was granted.
     async fn subscribe(&mut self, topic: &str, link: &Link) -> Result<bool, String> {
-        self.client.try_subscribe(topic, QoS::AtLeastOnce).map_err(|error| error.to_string())?;
+        self.client.subscribe(topic.to_owned()).map_err(|error| error.to_string())?;
         loop {
-            if let Event::Incoming(Packet::SubAck(answer)) =
-                self.events.poll().await.map_err(|error| explain(&error, link))?
+            if let Event::Subscribed { granted } =
+                self.events.poll().await.map_err(|failure| explain(&failure, link))?
             {
-                let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
-                return Ok(answer.return_codes.iter().all(granted));
+                return Ok(granted);
             }
         }
     }
 
     /// Publishes, and tells what the broker answers, and whether the message has come back meanwhile.
-    async fn publish(&mut self, topic: &str, payload: Vec<u8>) -> Result<(Answer, bool), String> {
+    async fn publish(&mut self, topic: &str, payload: Vec<u8>) -> Result<(Outcome, bool), String> {
         self.client
-            .try_publish(topic, QoS::AtLeastOnce, false, payload)
+            .publish(topic.to_owned(), QoS::AtLeastOnce, false, payload.into())
             .map_err(|error| error.to_string())?;
         let mut is_back = false;
         loop {
             match self.events.poll().await {
-                Ok(Event::Incoming(Packet::Publish(publish))) => is_back |= publish.topic == topic.as_bytes(),
+                Ok(Event::Message { topic: from, .. }) => is_back |= from == topic,
                 // One is under way at a time.
-                Ok(Event::Incoming(Packet::PubAck(answer))) => {
-                    let answer = match answer.reason {
-                        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Answer::Taken,
-                        reason => Answer::Refused(reason),
-                    };
-                    return Ok((answer, is_back));
-                }
+                Ok(Event::Answered(_, answer)) => return Ok((Outcome::Answered(answer), is_back)),
                 Ok(_) => {}
                 Err(_) => {
                     self.is_closed = true;
-                    return Ok((Answer::Closed, is_back));
+                    return Ok((Outcome::Closed, is_back));
                 }
             }
         }
@@ -135,9 +128,7 @@ impl Connection {
         let echo = async {
             loop {
                 match self.events.poll().await {
-                    Ok(Event::Incoming(Packet::Publish(publish))) if publish.topic == topic.as_bytes() => {
-                        return true;
-                    }
+                    Ok(Event::Message { topic: from, .. }) if from == topic => return true,
                     Ok(_) => {}
                     Err(_) => return false,
                 }
@@ -150,14 +141,19 @@ impl Connection {
         if self.is_closed {
             return;
         }
-        let _ = self.client.disconnect().await;
+        let _ = self.client.disconnect();
         let goodbye = async { while self.events.poll().await.is_ok() {} };
         let _ = timeout(Duration::from_millis(500), goodbye).await;
     }
 }
 
-/// Whether the device may write below its name, and read its acknowledgements.
-async fn own(settings: &Settings, identity: &Identity, connection: &mut Connection) -> Result<(), String> {
+/// Whether the device may write below its name, and read its acknowledgements. Where that is not told, as with 3.1.1, a
+/// finding comes back.
+async fn own(
+    settings: &Settings,
+    identity: &Identity,
+    connection: &mut Connection,
+) -> Result<Option<Finding>, String> {
     let (link, device) = (&settings.link, &identity.device);
     let own = link.topics.of(device, &Topic::Health);
     let ack = link.topics.of(device, &Topic::Ack);
@@ -166,26 +162,52 @@ async fn own(settings: &Settings, identity: &Identity, connection: &mut Connecti
         return Err(deaf(device, &ack));
     }
     let how = match connection.publish(&own, Vec::new()).await?.0 {
-        Answer::Taken => None,
-        Answer::Refused(reason) => Some(format!("refuses what {device} publishes on {own} ({reason:?})")),
-        Answer::Closed => Some(format!("closes the connection when {device} publishes on {own}")),
+        Outcome::Answered(Answer::Taken) => None,
+        Outcome::Answered(answer) => {
+            Some(format!("refuses what {device} publishes on {own} ({})", reason(&answer)))
+        }
+        Outcome::Closed => Some(format!("closes the connection when {device} publishes on {own}")),
     };
+    let prefix = link.topics.prefix();
     if let Some(how) = how {
-        let prefix = link.topics.prefix();
         return Err(format!(
             "the broker {how}; let it write below {prefix}/{device}/ in its ACL (certs/mosquitto.acl)"
         ));
     }
+    let mut is_heard = false;
     if wants_ack {
         // From itself: whether it comes back shows whether the device may read it, since mosquitto grants every
         // subscription, and then delivers nothing. A broker that lets nobody but the bridge acknowledge, as the bridge's
         // own does, is one that grants no subscription in vain.
-        let (answer, is_back) = connection.publish(&ack, Ack { ids: Vec::new() }.to_json()).await?;
-        if answer == Answer::Taken && !is_back && !connection.echo(&ack).await {
-            return Err(deaf(device, &ack));
+        let (outcome, is_back) = connection.publish(&ack, Ack { ids: Vec::new() }.to_json()).await?;
+        if matches!(outcome, Outcome::Answered(Answer::Taken)) {
+            is_heard = is_back || connection.echo(&ack).await;
+            if !is_heard && link.mqtt_version == MqttVersion::V5 {
+                return Err(deaf(device, &ack));
+            }
         }
     }
-    Ok(())
+    Ok((link.mqtt_version == MqttVersion::V311 && !is_heard).then(|| {
+        let said = if link.believes_blindly() {
+            BLIND.to_owned()
+        } else {
+            format!("whether the broker lets {device} write below {prefix}/{device}/ cannot be asked with MQTT 3.1.1")
+        };
+        let remedy = if link.believes_blindly() {
+            "set link.acknowledgement to \"bridge\", or link.mqtt_version to \"5\""
+        } else {
+            "see on the bridge's page whether the device's status arrives, or set link.mqtt_version to \"5\""
+        };
+        Finding::warn("broker's answers", said, remedy)
+    }))
+}
+
+fn reason(answer: &Answer) -> &str {
+    match answer {
+        Answer::Taken => "taken",
+        Answer::NotAuthorized => "NotAuthorized",
+        Answer::Never(why) | Answer::NotNow(why) => why,
+    }
 }
 
 /// Whether the device may write below another's name. On a connection of its own, since the broker may close it.
@@ -202,9 +224,15 @@ async fn foreign(settings: &Settings, identity: &Identity) -> Result<Finding, St
             PATIENCE.as_secs()
         )
     };
-    let (answer, _) = timeout(PATIENCE, connection.publish(&topic, Vec::new())).await.map_err(late)??;
+    let (outcome, _) = timeout(PATIENCE, connection.publish(&topic, Vec::new())).await.map_err(late)??;
     connection.close().await;
-    if answer == Answer::Taken {
+    let is_taken = matches!(outcome, Outcome::Answered(Answer::Taken));
+    if is_taken && link.mqtt_version == MqttVersion::V311 {
+        // It may have been thrown away.
+        let said = format!("takes what {device} publishes; of other devices' names MQTT 3.1.1 does not tell");
+        return Ok(Finding::ok("broker's ACL", said));
+    }
+    if is_taken {
         let said = format!("the broker lets {device} write below other devices' names, too");
         let remedy = "give the broker an ACL (certs/mosquitto.acl) and `use_identity_as_username true`";
         return Ok(Finding::warn("broker's ACL", said, remedy));
