@@ -112,9 +112,11 @@ fn what_is_not_acknowledged_is_counted_and_fails() {
             .args(["simulate", "--json", "--port", &broker.port.to_string(), "--ca"])
             .arg(lab.path("certs/ca.pem"));
         command.arg("--certs").arg(lab.path("issued")).args(["--devices", devices, "--ramp", "1 s"]);
-        run(command.args(["--readings", "50", "--alerts", "0", "--count", "40", "--wait", "2 s"]).args(more))
+        run(command
+            .args(["--readings", "50", "--alerts", "0", "--count", "40", "--ack-timeout", "3 s"])
+            .args(more))
     };
-    let output = issued("2", &[]);
+    let output = issued("2", &["--wait", "2 s"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert_eq!(report(&output)["unacknowledged"], 40);
     assert!(
