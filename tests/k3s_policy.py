@@ -185,6 +185,11 @@ def references(objects):
                         yield f"{name(workload)}: the Secret {volume['secret']['secretName']} is readable for others"
                 if "configMap" in volume:
                     files[mount["mountPath"]] = ("ConfigMap", volume["configMap"]["name"])
+            paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+            for mount in container.get("volumeMounts", []):
+                # Its folder would have to be made there.
+                if mount.get("readOnly") and any(path.startswith(mount["mountPath"] + "/") for path in paths):
+                    yield f"{name(workload)} mounts something below {mount['mountPath']}, which is read-only"
             for variable in container.get("env", []):
                 source = variable.get("valueFrom", {})
                 for field, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
@@ -196,8 +201,7 @@ def references(objects):
             for data in configs(objects, workload).values():
                 texts += data.values()
             for word in [word.strip('"') for text in texts for word in text.replace("=", " ").split()]:
-                # A folder may be mounted below another one.
-                folder = max((folder for folder in files if word.startswith(folder + "/")), key=len, default=None)
+                folder = next((folder for folder in files if word.startswith(folder + "/")), None)
                 if folder:
                     wanted.append((workload, *files[folder], word.removeprefix(folder + "/")))
         for kind, which in files.values():
