@@ -369,4 +369,23 @@ def destinations(objects, workload):
         yield variables["FORWARD_AWS_ENDPOINT"], int(variables.get("FORWARD_AWS_PORT", 8883))
 
 
-CHECKS = [namespaces, selectors, replicated, references, hardened, bounded, network]
+def certificates(objects):
+    """A broker's certificate, where the cluster issues it, has the names by which bridges connect: each in full, since a
+    wildcard needs two labels behind it."""
+    workloads = of_kind(objects, *WORKLOADS)
+    issued = {c["spec"]["secretName"]: c["spec"].get("dnsNames", []) for c in of_kind(objects, "Certificate")}
+    for workload in workloads:
+        for host, port in destinations(objects, workload):
+            # The brokers among themselves speak without TLS.
+            services = [s for s in of_kind(objects, "Service") if s["metadata"]["name"] in (host, host.partition(".")[2])]
+            for other in workloads:
+                labels = pod(other)["metadata"]["labels"]
+                if other is workload or not any(matches({"matchLabels": s["spec"]["selector"]}, labels) for s in services):
+                    continue
+                for volume in pod(other)["spec"].get("volumes", []):
+                    names = issued.get(volume.get("secret", {}).get("secretName"))
+                    if names is not None and host not in names:
+                        yield f"{name(workload)} connects to {host}:{port}, whose certificate is for {names}"
+
+
+CHECKS = [namespaces, selectors, replicated, references, hardened, bounded, network, certificates]
