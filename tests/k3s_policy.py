@@ -32,6 +32,15 @@ def containers(workload):
     return spec.get("initContainers", []) + spec["containers"]
 
 
+def replicas(objects, workload):
+    """The least number of pods there are of it."""
+    for scaler in of_kind(objects, "HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        if (target["kind"], target["name"]) == (workload["kind"], workload["metadata"]["name"]):
+            return scaler["spec"].get("minReplicas", 1)
+    return workload["spec"].get("replicas", 1)
+
+
 def problems(objects):
     found = []
     for check in CHECKS:
@@ -76,10 +85,12 @@ def selectors(objects):
         if len(behind) != 1:
             yield f"{name(budget)} selects the pods of {len(behind)} workloads"
         for workload in behind:
-            replicas = workload["spec"].get("replicas", 1)
-            spared = budget["spec"].get("maxUnavailable", replicas - budget["spec"].get("minAvailable", 0))
+            there = replicas(objects, workload)
+            spared = budget["spec"].get("maxUnavailable", there - budget["spec"].get("minAvailable", 0))
             if not 1 <= spared:
                 yield f"{name(budget)} lets no pod of {name(workload)} be moved: its node cannot be drained"
+            if spared >= there:
+                yield f"{name(budget)} lets all {there} pods of {name(workload)} go at once"
     for monitor in of_kind(objects, "ServiceMonitor"):
         behind = [s for s in services if matches(monitor["spec"]["selector"], s["metadata"].get("labels", {}))]
         if not behind:
@@ -96,6 +107,42 @@ def selectors(objects):
                 ports = [p["port"] for s in services if s["metadata"]["name"] == target["name"] for p in s["spec"]["ports"]]
                 if target["port"] not in ports:
                     yield f"{name(route)} leads to {target}, which is not there"
+
+
+def replicated(objects):
+    """What there is several times of is spread over nodes and leaves them one by one."""
+    workloads = of_kind(objects, *WORKLOADS)
+    for workload in workloads:
+        if replicas(objects, workload) < 2:
+            continue
+        labels = pod(workload)["metadata"]["labels"]
+        if not any(matches(budget["spec"]["selector"], labels) for budget in of_kind(objects, "PodDisruptionBudget")):
+            yield f"{name(workload)} has no PodDisruptionBudget: a drain may take all its pods at once"
+        spreads = pod(workload)["spec"].get("topologySpreadConstraints", [])
+        if not any(s["topologyKey"] == "kubernetes.io/hostname" and matches(s["labelSelector"], labels) for s in spreads):
+            yield f"{name(workload)} is not spread over nodes"
+        if workload["kind"] == "StatefulSet" and "cluster_formation" in str(configs(objects, workload)) \
+                and workload["spec"].get("podManagementPolicy") != "Parallel":
+            yield f"{name(workload)} starts one by one, but each waits for the others"
+    for scaler in of_kind(objects, "HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        scaled = [w for w in workloads if (w["kind"], w["metadata"]["name"]) == (target["kind"], target["name"])]
+        if not scaled:
+            yield f"{name(scaler)} scales {target}, which is not there"
+        if scaler["spec"].get("minReplicas", 1) > scaler["spec"]["maxReplicas"]:
+            yield f"{name(scaler)} wants more at the least than at the most"
+        for workload in scaled:
+            if "replicas" in workload["spec"]:
+                yield f"{name(workload)} fixes its replicas, which {name(scaler)} sets"
+            for container in containers(workload):
+                if "cpu" not in container.get("resources", {}).get("requests", {}):
+                    yield f"{name(scaler)} counts in shares of a cpu request that {container['name']} does not have"
+
+
+def configs(objects, workload):
+    """The ConfigMaps that it mounts, by name."""
+    mounted = {volume["configMap"]["name"] for volume in pod(workload)["spec"].get("volumes", []) if "configMap" in volume}
+    return {t["metadata"]["name"]: t.get("data", {}) for t in of_kind(objects, "ConfigMap") if t["metadata"]["name"] in mounted}
 
 
 def references(objects):
@@ -130,10 +177,19 @@ def references(objects):
                 volume = volumes[mount["name"]]
                 if "secret" in volume:
                     files[mount["mountPath"]] = ("Secret", volume["secret"]["secretName"])
+                    for item in volume["secret"].get("items", []):
+                        wanted.append((workload, "Secret", volume["secret"]["secretName"], item["key"]))
+                        if item["path"] != item["key"]:
+                            yield f"{name(workload)}: {item['key']} goes by another name, {item['path']}"
                     if volume["secret"].get("defaultMode") != 0o440:
                         yield f"{name(workload)}: the Secret {volume['secret']['secretName']} is readable for others"
                 if "configMap" in volume:
                     files[mount["mountPath"]] = ("ConfigMap", volume["configMap"]["name"])
+            paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+            for mount in container.get("volumeMounts", []):
+                # Its folder would have to be made there.
+                if mount.get("readOnly") and any(path.startswith(mount["mountPath"] + "/") for path in paths):
+                    yield f"{name(workload)} mounts something below {mount['mountPath']}, which is read-only"
             for variable in container.get("env", []):
                 source = variable.get("valueFrom", {})
                 for field, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
@@ -142,14 +198,12 @@ def references(objects):
             # Paths in arguments and variables, and in the settings, lead to keys.
             texts = container.get("args", []) + container.get("command", [])
             texts += [variable["value"] for variable in container.get("env", []) if "value" in variable]
-            for kind, config in files.values():
-                for thing in of_kind(objects, kind):
-                    if kind == "ConfigMap" and thing["metadata"]["name"] == config:
-                        texts += [word.strip('"') for text in thing["data"].values() for word in text.split()]
-            for folder, (kind, which) in files.items():
-                for text in texts:
-                    if text.startswith(folder + "/"):
-                        wanted.append((workload, kind, which, text.removeprefix(folder + "/")))
+            for data in configs(objects, workload).values():
+                texts += data.values()
+            for word in [word.strip('"') for text in texts for word in text.replace("=", " ").split()]:
+                folder = next((folder for folder in files if word.startswith(folder + "/")), None)
+                if folder:
+                    wanted.append((workload, *files[folder], word.removeprefix(folder + "/")))
         for kind, which in files.values():
             wanted.append((workload, kind, which, None))
     for who, kind, which, key in wanted:
@@ -191,6 +245,8 @@ def bounded(objects):
             for field in ("requests", "limits"):
                 if not {"cpu", "memory"} <= set(resources.get(field, {})):
                     yield f"{name(workload)}: {container['name']} has no {field} of cpu and memory"
+            if container in spec.get("initContainers", []):
+                continue
             ports = {port["name"] for port in container.get("ports", [])}
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 if probe not in container:
@@ -208,8 +264,9 @@ def bounded(objects):
                 yield f"{name(workload)}: claim {claim['metadata']['name']} has no size"
 
 
-def allowed(objects, direction, labels, port, protocol="TCP", peer=None):
-    """Whether a policy lets this port of (or, for Egress, from) pods with these labels through, to or from the peer."""
+def allowed(objects, direction, labels, port, protocol="TCP", peer=None, anywhere=False):
+    """Whether a policy lets this port of (or, for Egress, from) pods with these labels through, to or from the peer: one
+    with these labels, some or other one, or one that is no pod of these."""
     field, far = ("ingress", "from") if direction == "Ingress" else ("egress", "to")
     for policy in of_kind(objects, "NetworkPolicy"):
         spec = policy["spec"]
@@ -219,8 +276,10 @@ def allowed(objects, direction, labels, port, protocol="TCP", peer=None):
             if not any(p["port"] == port and p["protocol"] == protocol for p in rule.get("ports", [])):
                 continue
             far_ends = rule.get(far)
-            if peer is None or not far_ends:
+            if not far_ends or peer is None and not anywhere:
                 return True
+            if peer is None:
+                continue
             if any(set(end) == {"podSelector"} and matches(end["podSelector"], peer) for end in far_ends):
                 return True
     return False
@@ -251,8 +310,9 @@ def network(objects):
                 if not allowed(objects, "Ingress", labels, port["containerPort"]):
                     yield f"nobody may reach port {port['containerPort']} of {name(workload)}"
         for host, port in destinations(objects, workload):
-            services = [s for s in of_kind(objects, "Service") if s["metadata"]["name"] == host]
-            if not services and "." not in host:
+            # A Service, or a pod of a headless one.
+            services = [s for s in of_kind(objects, "Service") if s["metadata"]["name"] in (host, host.partition(".")[2])]
+            if not services and ("." not in host or host.endswith("-nodes")):
                 yield f"{name(workload)} connects to {host}, which is no Service here"
             if not allowed(objects, "Egress", labels, 53, "UDP"):
                 yield f"{name(workload)} may not ask for the address of {host}"
@@ -260,8 +320,11 @@ def network(objects):
                 pod(w)["metadata"]["labels"] for s in services for w in workloads
                 if matches({"matchLabels": s["spec"]["selector"]}, pod(w)["metadata"]["labels"])
             ]
+            for service in services:
+                if port not in [p["port"] for p in service["spec"]["ports"]]:
+                    yield f"{name(workload)} connects to {host}:{port}, a port that {name(service)} does not have"
             for peer in peers or [None]:
-                if not allowed(objects, "Egress", labels, port, peer=peer):
+                if not allowed(objects, "Egress", labels, port, peer=peer, anywhere=not peers):
                     yield f"{name(workload)} may not connect to {host}:{port}"
             for peer in peers:
                 if not allowed(objects, "Ingress", peer, port, peer=labels):
@@ -269,27 +332,60 @@ def network(objects):
 
 
 def destinations(objects, workload):
-    """Where the bridge connects to, by its settings and its environment."""
+    """Where it connects to, by its settings and its environment."""
     settings, variables = {}, {}
     maps = {thing["metadata"]["name"]: thing.get("data", {}) for thing in of_kind(objects, "ConfigMap")}
-    for volume in pod(workload)["spec"].get("volumes", []):
-        for key, text in maps.get(volume.get("configMap", {}).get("name"), {}).items():
-            if key == "bridge.toml":
-                settings = tomllib.loads(text)
+    for data in configs(objects, workload).values():
+        if "bridge.toml" in data:
+            settings = tomllib.loads(data["bridge.toml"])
+        for line in data.get("rabbitmq.conf", "").splitlines():
+            key, _, value = line.partition(" = ")
+            if key.startswith("cluster_formation.classic_config.nodes."):
+                for port in (4369, 25672):
+                    yield value.rpartition("@")[2], port
     for container in containers(workload):
         for variable in container.get("env", []):
             ref = variable.get("valueFrom", {}).get("configMapKeyRef")
             value = maps.get(ref["name"], {}).get(ref["key"], "") if ref else variable.get("value", "")
             variables[variable["name"].removeprefix("EDGEVEIL_BRIDGE_")] = value
-    mqtt = settings.get("mqtt", {})
-    if "host" in mqtt:
+    serves = any("serve" in container.get("args", []) for container in containers(workload))
+    mqtt, amqp = settings.get("mqtt", {}), settings.get("amqp", {})
+    if serves and "host" in mqtt:
         yield mqtt["host"], mqtt.get("port", 8883)
-    if "OBJECTS_S3_BUCKET" in variables:
-        url = variables.get("OBJECTS_S3_ENDPOINT") or "https://s3.amazonaws.com"
-        host, _, port = url.partition("://")[2].partition(":")
-        yield host, int(port or 443)
+    if serves:
+        for node in filter(None, amqp.get("hosts", "").replace(" ", "").split(",")):
+            host, _, port = node.partition(":")
+            yield host, int(port or 5671)
+    # Its host is in a Secret, which names the server of the component postgres-server when there is one.
+    if "CATALOG_POSTGRES_HOST" in variables:
+        here = [s for s in of_kind(objects, "Service") if s["metadata"]["name"] == "edgeveil-postgres-rw"]
+        yield "edgeveil-postgres-rw" if here else "postgres.example.org", 5432
+    for place in ("OBJECTS", "ANONYMISE_INPUT", "ANONYMISE_OUTPUT"):
+        if f"{place}_S3_BUCKET" in variables:
+            url = variables.get(f"{place}_S3_ENDPOINT") or "https://s3.amazonaws.com"
+            host, _, port = url.partition("://")[2].partition(":")
+            yield host, int(port or 443)
     if "FORWARD_AWS_ENDPOINT" in variables:
         yield variables["FORWARD_AWS_ENDPOINT"], int(variables.get("FORWARD_AWS_PORT", 8883))
 
 
-CHECKS = [namespaces, selectors, references, hardened, bounded, network]
+def certificates(objects):
+    """A broker's certificate, where the cluster issues it, has the names by which bridges connect: each in full, since a
+    wildcard needs two labels behind it."""
+    workloads = of_kind(objects, *WORKLOADS)
+    issued = {c["spec"]["secretName"]: c["spec"].get("dnsNames", []) for c in of_kind(objects, "Certificate")}
+    for workload in workloads:
+        for host, port in destinations(objects, workload):
+            # The brokers among themselves speak without TLS.
+            services = [s for s in of_kind(objects, "Service") if s["metadata"]["name"] in (host, host.partition(".")[2])]
+            for other in workloads:
+                labels = pod(other)["metadata"]["labels"]
+                if other is workload or not any(matches({"matchLabels": s["spec"]["selector"]}, labels) for s in services):
+                    continue
+                for volume in pod(other)["spec"].get("volumes", []):
+                    names = issued.get(volume.get("secret", {}).get("secretName"))
+                    if names is not None and host not in names:
+                        yield f"{name(workload)} connects to {host}:{port}, whose certificate is for {names}"
+
+
+CHECKS = [namespaces, selectors, replicated, references, hardened, bounded, network, certificates]

@@ -122,16 +122,22 @@ async fn run(settings: Settings) -> Result<ExitCode> {
     let asked = asked_to_stop()?;
     let mut bridge = Bridge::start(&settings).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "edgeveil-bridge runs");
+    // For people; whoever reads JSON finds the addresses in the log.
+    let say = |line: String| {
+        if settings.log.format == LogFormat::Text {
+            println!("{line}");
+        }
+    };
     if let Some(address) = bridge.mqtt {
         tracing::info!(%address, "MQTT over TLS");
-        println!("MQTT over TLS on {address}");
+        say(format!("MQTT over TLS on {address}"));
     }
     if let Some(address) = bridge.enroll {
         tracing::info!(%address, "enrolment over HTTPS");
-        println!("enrolment on https://{address}/");
+        say(format!("enrolment on https://{address}/"));
     }
     tracing::info!(address = %bridge.http, "pages");
-    println!("pages on http://{}/", bridge.http);
+    say(format!("pages on http://{}/", bridge.http));
     let failed = tokio::select! {
         () = asked => None,
         part = bridge.failed() => Some(part),

@@ -139,7 +139,7 @@ impl External {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
         let place = self.poller.place.clone();
-        self.readiness.down(Part::Source, format!("connecting to {place}"));
+        self.readiness.starting(Part::Source, format!("connecting to {place}"));
         loop {
             let (subscribed, reason) = tokio::select! {
                 () = stop.cancelled() => return,
