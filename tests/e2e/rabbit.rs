@@ -3,10 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use edgeveil_tests::{
-    Lab, Postgres, Publisher, Queue, Rabbit, Replica, kill_one_of_two, long, run, stderr, wait_for,
-};
-use std::process::Command;
+use edgeveil_tests::{Lab, Postgres, Publisher, Queue, Rabbit, Replica, kill_one_of_two, long, wait_for};
 
 const EMPTY: Queue = Queue { messages: 0, unacknowledged: 0, consumers: 1 };
 
@@ -55,65 +52,6 @@ fn a_bridge_that_is_killed_or_stopped_loses_and_doubles_nothing() {
     bridge.stop();
     println!("{killed:?} {stopped:?}");
     assert_eq!(bridge.verify(&lab), killed.made + stopped.made);
-}
-
-#[test]
-fn devices_write_below_their_own_name_and_mistakes_of_bridges_are_told() {
-    let lab = Lab::new(&["edge-001", "edge-002"]);
-    let rabbit = Rabbit::start(&lab, 1, &["edge-001", "edge-002"]);
-    let section = rabbit.bridge_section(&lab, 0);
-    let says = |name: &str, section: &str, remedy: &str| {
-        let settings = format!(
-            "data_dir = \"{}\"\n{section}[http]\nlisten = \"127.0.0.1:0\"\n",
-            lab.path(name).display()
-        );
-        let mut bridge = lab.bridge(name, &settings);
-        wait_for(remedy, || {
-            bridge.assert_running();
-            bridge.log().contains(remedy).then_some(())
-        });
-        assert!(bridge.stop().success());
-    };
-    says(
-        "no-queue",
-        &format!("{section}declare = false\n"),
-        "or let the bridge do so by amqp.declare = true",
-    );
-    says("no-queue-of-that-name", &format!("{section}queue = \"other\"\n"), "give it its permissions");
-    says("stranger", &section.replace("devices/bridge", "devices/edge-001"), "give it its permissions");
-    lab.certs_elsewhere("elsewhere");
-    let foreign = section
-        .replace(lab.path("certs/ca.pem").to_str().unwrap(), lab.path("elsewhere/ca.pem").to_str().unwrap());
-    says("foreign", &foreign, "was not issued by the CA in");
-    let nodes = section.replace("hosts = \"", "hosts = \"localhost:1, ");
-    let mut bridge = Replica::new(&lab, "bridge", &nodes, "");
-    bridge.start(&lab);
-    let log = bridge.log(&lab);
-    assert!(log.contains("localhost:1"), "the first node is not there: {log}");
-
-    let publish = |device: &str, topic: &str| {
-        let [ca, cert, key] = lab.identity("devices", device);
-        let mut command = Command::new("mosquitto_pub");
-        command.args(["-h", "localhost", "-p", &rabbit.mqtt_ports()[0].to_string(), "-q", "1", "-i", device]);
-        command.args(["--cafile", &ca, "--cert", &cert, "--key", &key, "-t", topic, "-m", "{}"]);
-        run(&mut command)
-    };
-    let received = || bridge.metric("edgeveil_bridge_received_total");
-    let own = publish("edge-001", "edgeveil/edge-001/event");
-    assert!(own.status.success(), "{}", stderr(&own));
-    wait_for("the message", || (received() == 1).then_some(()));
-    for topic in [
-        "edgeveil/edge-002/event",
-        "edgeveil.edge-002/event",
-        "edgeveil/edge-001/reading/\u{f6}",
-        "elsewhere",
-    ] {
-        assert!(!publish("edge-001", topic).status.success(), "{topic}");
-    }
-    let own = publish("edge-002", "edgeveil/edge-002/event");
-    assert!(own.status.success(), "{}", stderr(&own));
-    wait_for("the message", || (received() == 2).then_some(()));
-    bridge.stop();
 }
 
 #[test]
