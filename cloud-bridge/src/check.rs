@@ -6,13 +6,14 @@ use crate::{
     forward::{kafka_config, open_webhook},
     objects::Objects,
     settings::{
-        BrokerCertificates, BrokerSettings, CatalogSettings, ObjectSettings, Settings, SourceSettings,
+        AmqpLogin, BrokerCertificates, BrokerSettings, CatalogSettings, ObjectSettings, Settings,
+        SourceSettings,
     },
     tls,
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
-use std::path::Path;
+use std::{fs, path::Path};
 
 /// The first thing that is wrong, with its remedy.
 pub async fn check(settings: &Settings) -> Result<()> {
@@ -22,6 +23,13 @@ pub async fn check(settings: &Settings) -> Result<()> {
         }
         SourceSettings::Embedded(_) => {}
         SourceSettings::External(mqtt) => drop(tls::client(&mqtt.tls, None)?),
+        SourceSettings::Amqp(amqp) => {
+            tls::client(&amqp.tls, None)?;
+            if let AmqpLogin::Password { password_file, .. } = &amqp.login {
+                fs::File::open(password_file)
+                    .with_context(|| format!("cannot read amqp.password_file {}", password_file.display()))?;
+            }
+        }
     }
     if let Some(enroll) = &settings.enroll
         && !is_made_at_start(settings, &enroll.ca)
@@ -40,7 +48,7 @@ pub async fn check(settings: &Settings) -> Result<()> {
     }
     if let ObjectSettings::S3(s3) = &settings.objects {
         for file in [&s3.access_key_id_file, &s3.secret_access_key_file].into_iter().flatten() {
-            std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+            fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
         }
     }
     can_hold_files(&settings.data_dir)

@@ -73,7 +73,7 @@ async fn with_settings(
 
 fn log(settings: &LogSettings) {
     // The libraries' own lines tell of every connection and attempt what ours tell better. A filter that names them wins.
-    let filter = format!("mqtt5=error,rumqttc=error,object_store=error,{}", settings.filter);
+    let filter = format!("mqtt5=error,rumqttc=error,object_store=error,lapin=off,{}", settings.filter);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

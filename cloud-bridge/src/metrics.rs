@@ -50,6 +50,8 @@ pub struct Metrics {
     pub not_accepted: ByLane,
     /// Records that retention has removed.
     pub expired: ByLane,
+    /// Messages that a broker elsewhere has sent before.
+    pub redelivered: Counter,
     /// Ids acknowledged to devices.
     pub acknowledged: Counter,
     /// Times a batch had to be tried again.
@@ -89,6 +91,7 @@ impl Default for Metrics {
             dead_letters: ByLane::default(),
             not_accepted: ByLane::default(),
             expired: ByLane::default(),
+            redelivered: Counter::default(),
             acknowledged: Counter::default(),
             retries: Counter::default(),
             batch_seconds: Histogram::new(seconds),
@@ -134,6 +137,11 @@ impl Metrics {
             self.not_accepted.clone(),
         );
         r.register("expired", "Records that retention has removed", self.expired.clone());
+        r.register(
+            "redelivered",
+            "Messages that a broker elsewhere has sent before",
+            self.redelivered.clone(),
+        );
         r.register("acknowledged", "Record ids acknowledged to devices", self.acknowledged.clone());
         r.register("retries", "Batches tried again, since database or objects failed", self.retries.clone());
         r.register_with_unit("batch", "Time to commit a batch", Unit::Seconds, self.batch_seconds.clone());

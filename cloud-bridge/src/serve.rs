@@ -11,7 +11,7 @@ use crate::{
     readiness::{Part, Readiness},
     retention::Retention,
     settings::{BrokerCertificates, BrokerSettings, Settings, SourceSettings, TlsFiles},
-    source::{Intake, ToDevices, external::External},
+    source::{self, Intake, ToDevices, amqp::Amqp, external::External},
     tls,
     troubles::Troubles,
     web,
@@ -55,12 +55,13 @@ pub struct Bridge {
 enum Source {
     Embedded(Broker),
     External(JoinHandle<()>),
+    Amqp(JoinHandle<()>),
 }
 
 /// Each part is stopped by itself, in the order of the data.
 #[derive(Default)]
 struct Stops {
-    source: CancellationToken,
+    source: source::Stops,
     ingest: ingest::Stops,
     forwarder: CancellationToken,
     retention: CancellationToken,
@@ -80,7 +81,7 @@ impl Bridge {
         let http = listen(settings.http, "http.listen").await?;
         let mqtt = match &settings.source {
             SourceSettings::Embedded(broker) => Some(listen(broker.listen, "broker.listen").await?),
-            SourceSettings::External(_) => None,
+            SourceSettings::External(_) | SourceSettings::Amqp(_) => None,
         };
         let desk = match &settings.enroll {
             Some(enroll) => Some(listen(enroll.listen, "enroll.listen").await?),
@@ -105,10 +106,16 @@ impl Bridge {
                 source_settings.embedded(broker, listener).await?
             }
             (SourceSettings::External(mqtt), _) => {
+                let (intake, ready, metrics) = (source_settings.intake, readiness.clone(), metrics.clone());
                 let (external, publisher) =
-                    External::new(mqtt, &settings.topics, source_settings.intake, readiness.clone())?;
-                let task = tokio::spawn(external.run(stops.source.clone()));
-                (Source::External(task), ToDevices::External(publisher), None)
+                    External::new(mqtt, &settings.topics, intake, ready, metrics, stops.source.clone())?;
+                (Source::External(tokio::spawn(external.run())), ToDevices::External(publisher), None)
+            }
+            (SourceSettings::Amqp(amqp), _) => {
+                let (intake, ready, metrics) = (source_settings.intake, readiness.clone(), metrics.clone());
+                let (amqp, publisher) =
+                    Amqp::new(amqp, &settings.topics, intake, ready, metrics, stops.source.clone())?;
+                (Source::Amqp(tokio::spawn(amqp.run())), ToDevices::External(publisher), None)
             }
             (SourceSettings::Embedded(_), None) => unreachable!("an embedded broker has its listener"),
         };
@@ -129,7 +136,7 @@ impl Bridge {
         };
         let ingest = tokio::spawn(ingest.run(stops.ingest.clone()));
         // Nothing can fail from here on but the address, so it is not left behind by a start that did not come about.
-        tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.clone()));
+        tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.intake.clone()));
         let retention = Retention {
             settings: settings.retention.clone(),
             catalog: catalog.clone(),
@@ -183,24 +190,34 @@ impl Bridge {
         let mut late = Vec::new();
         // Web connections may be kept open by browsers; they lose nothing.
         self.stops.web.cancel();
-        self.stops.source.cancel();
-        match self.source {
+        self.stops.source.intake.cancel();
+        let elsewhere = match self.source {
             Source::Embedded(broker) => {
                 if tokio::time::timeout_at(deadline, broker.stop()).await.is_err() {
                     late.push("broker");
                 }
+                None
             }
-            Source::External(mut task) => {
-                end(&mut task, deadline, "mqtt", &mut late).await;
-            }
+            Source::External(task) => Some((task, "mqtt")),
+            Source::Amqp(task) => Some((task, "amqp")),
+        };
+        if elsewhere.is_some() {
+            // What has come goes to ingest, unless that does not get on.
+            let patience = deadline - Duration::from_secs(3);
+            let _ = tokio::time::timeout_at(patience, self.stops.source.handed_over.cancelled()).await;
         }
         self.stops.ingest.drain.cancel();
         let mut ingest = self.ingest;
-        let drained = tokio::time::timeout_at(deadline - Duration::from_secs(1), &mut ingest).await;
+        let drained = tokio::time::timeout_at(deadline - Duration::from_secs(2), &mut ingest).await;
         if drained.is_err() {
             // The store or the database is away: what waits was not acknowledged, so devices keep it.
             self.stops.ingest.give_up.cancel();
             end(&mut ingest, deadline, "ingest", &mut late).await;
+        }
+        // Only now, so that the broker and the devices hear of all that was committed.
+        self.stops.source.leave.cancel();
+        if let Some((mut task, name)) = elsewhere {
+            end(&mut task, deadline - Duration::from_millis(500), name, &mut late).await;
         }
         self.stops.retention.cancel();
         let mut retention = self.retention;

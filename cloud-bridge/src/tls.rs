@@ -146,6 +146,22 @@ fn certificates(what: &'static str, path: &Path) -> Result<Chain, TlsError> {
     Ok(chain)
 }
 
+/// The same for whatever failed, when a TLS handshake is behind it.
+pub fn explain_within(error: &(dyn std::error::Error + 'static), files: &TlsFiles) -> Option<String> {
+    let mut source = Some(error);
+    while let Some(current) = source {
+        let inner = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls_error = current
+            .downcast_ref::<rustls::Error>()
+            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
+        if let Some(tls_error) = tls_error {
+            return Some(explain(tls_error, files));
+        }
+        source = current.source();
+    }
+    None
+}
+
 /// One line for a TLS handshake that failed against a server, with the file that most likely has to change.
 pub fn explain(error: &rustls::Error, files: &TlsFiles) -> String {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};

@@ -6,7 +6,11 @@ mod bucket;
 mod dice;
 mod mosquitto;
 pub mod namespace;
+mod postgres;
 mod process;
+mod publisher;
+mod rabbit;
+mod replicas;
 mod road;
 mod unruly;
 
@@ -14,7 +18,11 @@ pub use bridge::{PATIENT, oracle, verified};
 pub use bucket::{Bucket, PutDeed, PutScript};
 pub use dice::Dice;
 pub use mosquitto::{Mosquitto, Watcher};
+pub use postgres::Postgres;
 pub use process::{Process, program};
+pub use publisher::{Publisher, Sent};
+pub use rabbit::{Queue, Rabbit};
+pub use replicas::{Replica, kill_one_of_two};
 pub use road::{BadRoad, slow_road};
 pub use unruly::{Deed, Script, Seen, Unruly};
 

@@ -56,6 +56,11 @@ impl Process {
         self.child.wait().expect("our own child");
     }
 
+    /// SIGSTOP: it is there and does nothing.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn stop(mut self) -> ExitStatus {
         self.signal("TERM");

@@ -6,7 +6,19 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 75] = [
+const KEYS: [&str; 87] = [
+    "amqp.ca",
+    "amqp.cert",
+    "amqp.declare",
+    "amqp.exchange",
+    "amqp.heartbeat",
+    "amqp.hosts",
+    "amqp.key",
+    "amqp.password_file",
+    "amqp.prefetch",
+    "amqp.queue",
+    "amqp.user",
+    "amqp.vhost",
     "broker.ca",
     "broker.cert",
     "broker.key",
@@ -183,10 +195,12 @@ mod tests {
         let elsewhere = format!(
             "[mqtt]\nhost = \"h\"\n{tls}[catalog.postgres]\nhost = \"h\"\n[enroll]\nlisten = \"127.0.0.1:0\"\nhost = \"h\"\n[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}[forward.webhook]\nurl = \"https://u/\"\nsecret_file = \"s\"\n[forward.kafka]\nbrokers = \"k:9092\"\n{tls}"
         );
-        for text in [format!("[broker]\n{tls}"), elsewhere] {
+        let rabbit = format!("[amqp]\nhosts = \"h\"\n{tls}user = \"u\"\npassword_file = \"p\"\n");
+        for text in [format!("[broker]\n{tls}"), elsewhere, rabbit] {
             Settings::parse("-", &text, &note).unwrap();
         }
         asked.borrow_mut().remove("EDGEVEIL_BRIDGE_MQTT");
+        asked.borrow_mut().remove("EDGEVEIL_BRIDGE_AMQP");
         let known: BTreeSet<_> =
             KEYS.into_iter().map(variable).chain(["EDGEVEIL_BRIDGE_PREFIX".to_owned()]).collect();
         assert_eq!(asked.into_inner(), known);

@@ -8,7 +8,7 @@ mod reader;
 mod units;
 
 pub use reader::{Env, Problem};
-pub use units::{ByteSize, time};
+pub use units::{ByteSize, HostPort, Hosts, time};
 
 use edgeveil_wire::{Name, Topics};
 use reader::{Reader, Section};
@@ -56,6 +56,8 @@ pub enum SourceSettings {
     Embedded(BrokerSettings),
     /// A broker somewhere else.
     External(MqttSettings),
+    /// A queue of RabbitMQ's.
+    Amqp(AmqpSettings),
 }
 
 /// A CA, a certificate and its key, as PEM files.
@@ -108,6 +110,43 @@ pub struct MqttSettings {
     pub keep_alive: Duration,
     /// Messages that the broker may send before it has acknowledgements.
     pub receive_maximum: u16,
+}
+
+/// A RabbitMQ that devices speak MQTT to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AmqpSettings {
+    /// Its nodes.
+    pub hosts: Hosts,
+    /// The connections' certificates.
+    pub tls: TlsFiles,
+    /// As whom.
+    pub login: AmqpLogin,
+    /// The virtual host.
+    pub vhost: String,
+    /// The queue that all replicas consume.
+    pub queue: String,
+    /// The exchange of the MQTT plugin.
+    pub exchange: String,
+    /// Whether queue and bindings are made when they are not there.
+    pub declare: bool,
+    /// Messages that the broker may send before it has acknowledgements.
+    pub prefetch: u16,
+    /// How often each side hears from the other.
+    pub heartbeat: Duration,
+}
+
+/// How RabbitMQ knows a bridge.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AmqpLogin {
+    /// By the common name of its certificate (EXTERNAL).
+    Certificate,
+    /// By name and password (PLAIN).
+    Password {
+        /// The name.
+        user: String,
+        /// The file with the password.
+        password_file: PathBuf,
+    },
 }
 
 /// Where devices get their certificates.
@@ -488,11 +527,41 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_rabbitmq_are_listed_with_or_without_their_ports() {
+        let tls = "ca = \"a\"\ncert = \"b\"\nkey = \"c\"\n";
+        let text =
+            |hosts: &str, more: &str| format!("[amqp]\nhosts = \"{hosts}\"\n{tls}{more}prefetch = 7\n");
+        let hosts = |list: &str| {
+            let settings = Settings::parse("b.toml", &text(list, ""), &none).unwrap();
+            let SourceSettings::Amqp(amqp) = settings.source else { panic!("{:?}", settings.source) };
+            assert_eq!((amqp.prefetch, amqp.login), (7, AmqpLogin::Certificate));
+            amqp.hosts.in_turn().take(4).map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(hosts("a, b:5672"), ["a:5671", "b:5672", "a:5671", "b:5672"]);
+        assert_eq!(hosts("[fd00::7]:1"), vec!["[fd00::7]:1"; 4]);
+        for bad in ["", "a,,b", "a:b", "a:0", "amqps://a", "fd00::7"] {
+            let found = problems(&text(bad, ""));
+            assert!(found[0].starts_with("b.toml:2: `amqp.hosts`"), "{bad}: {found:?}");
+        }
+        let found = problems(&text("a", "user = \"u\"\nheartbeat = \"1 s\"\n"));
+        assert!(found[0].starts_with("b.toml:7: `amqp.heartbeat`"), "{found:?}");
+        assert!(found[1].contains("`amqp.password_file`: is missing"), "{found:?}");
+        let found = problems(&text("a", "password_file = \"p\"\nqueue = \"amq.x\"\n"));
+        assert!(found[0].starts_with("b.toml:7: `amqp.queue`"), "{found:?}");
+        assert!(found[1].contains("`amqp.user`: is missing"), "{found:?}");
+    }
+
+    #[test]
     fn two_sources_are_one_too_many() {
         let found = problems(
             "[broker]\nlisten = \"127.0.0.1:0\"\n[mqtt]\nhost = \"h\"\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n",
         );
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains("stands beside [broker]"));
+        let found = problems(
+            "[amqp]\nhosts = \"h\"\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n[mqtt]\nhost = \"h\"\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n",
+        );
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("stands beside [mqtt]"), "{found:?}");
     }
 }

@@ -1,10 +1,10 @@
 //! Every setting's key, default and bounds.
 
 use super::{
-    AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, CatalogSettings, EnrollSettings,
-    IngestSettings, KafkaMechanism, KafkaSettings, KafkaTls, LogFormat, LogSettings, MqttSettings,
-    ObjectSettings, PostgresSettings, RetentionSettings, S3Settings, Settings, SourceSettings, TlsFiles,
-    WebhookSettings, reader::Section,
+    AmqpLogin, AmqpSettings, AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, CatalogSettings,
+    EnrollSettings, IngestSettings, KafkaMechanism, KafkaSettings, KafkaTls, LogFormat, LogSettings,
+    MqttSettings, ObjectSettings, PostgresSettings, RetentionSettings, S3Settings, Settings, SourceSettings,
+    TlsFiles, WebhookSettings, reader::Section,
 };
 use edgeveil_wire::Topics;
 use std::{
@@ -59,6 +59,18 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
 fn source(root: &Section<'_, '_>, data_dir: &Path) -> Option<SourceSettings> {
     let broker = root.section("broker");
     let mqtt = root.section("mqtt");
+    let amqp = root.section("amqp");
+    if amqp.is_given(&["hosts"]) {
+        let others = [("broker", &broker, &["listen", "ca", "cert", "key"][..]), ("mqtt", &mqtt, &["host"])];
+        for (name, other, keys) in others {
+            if other.is_given(keys) {
+                let text =
+                    format!("stands beside [{name}]; keep [amqp] for RabbitMQ, or [{name}] in place of it");
+                root.problem("amqp", text);
+            }
+        }
+        return amqp_settings(amqp).map(SourceSettings::Amqp);
+    }
     if !mqtt.is_given(&["host"]) {
         return embedded(broker, data_dir).map(SourceSettings::Embedded);
     }
@@ -119,6 +131,45 @@ fn external(section: Section<'_, '_>) -> Option<MqttSettings> {
     }
     section.finish();
     Some(settings)
+}
+
+fn amqp_settings(section: Section<'_, '_>) -> Option<AmqpSettings> {
+    let hosts = section.required("hosts");
+    let tls = tls_files(&section);
+    let prefetch = section.or("prefetch", 256);
+    if prefetch == 0 || prefetch > 10_000 {
+        section.problem("prefetch", "wants 1 to 10000 messages".to_owned());
+    }
+    let heartbeat = section.or("heartbeat", Duration::from_secs(30));
+    if !(Duration::from_secs(5)..=Duration::from_secs(1200)).contains(&heartbeat) {
+        section.problem("heartbeat", "wants \"5 s\" to \"20 min\"".to_owned());
+    }
+    // AMQP's own bound; the names that begin so are the broker's.
+    let queue = section.or("queue", "edgeveil".to_owned());
+    if queue.len() > 255 || queue.starts_with("amq.") {
+        section.problem("queue", "wants at most 255 bytes, and no `amq.` in front".to_owned());
+    }
+    let exchange = section.or("exchange", "amq.topic".to_owned());
+    if exchange.len() > 255 {
+        section.problem("exchange", "is longer than 255 bytes".to_owned());
+    }
+    let vhost = section.or("vhost", "/".to_owned());
+    if vhost.len() > 255 {
+        section.problem("vhost", "is longer than 255 bytes".to_owned());
+    }
+    let login = match (section.get("user"), section.get("password_file")) {
+        (None, None) => Some(AmqpLogin::Certificate),
+        (Some(user), Some(password_file)) => Some(AmqpLogin::Password { user, password_file }),
+        (user, _) => {
+            let missing = if user.is_none() { "user" } else { "password_file" };
+            section.problem(missing, "is missing; wants both or none of user and password_file".to_owned());
+            None
+        }
+    };
+    let declare = section.or("declare", true);
+    section.finish();
+    let (hosts, tls, login) = (hosts?, tls?, login?);
+    Some(AmqpSettings { hosts, tls, login, vhost, queue, exchange, declare, prefetch, heartbeat })
 }
 
 fn objects(section: Section<'_, '_>, data_dir: &Path) -> Option<ObjectSettings> {

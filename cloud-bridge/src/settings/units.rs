@@ -2,12 +2,65 @@
 
 use super::reader::Setting;
 use edgeveil_wire::{Name, Topics};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use toml::de::DeValue;
 
 /// A number of bytes: `512 MiB`, `64 KiB`, `2 GB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name as in its certificate, or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            host if host.contains(':') => write!(f, "[{host}]:{}", self.port),
+            host => write!(f, "{host}:{}", self.port),
+        }
+    }
+}
+
+impl HostPort {
+    fn from_text(text: &str, port: u16) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, "")) => (host, port),
+            Some((host, rest)) => (host, rest.strip_prefix(':')?.parse().ok()?),
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, port.parse().ok()?),
+                None => (text, port),
+            },
+        };
+        let is_host =
+            !host.is_empty() && !host.contains(['/', '@', '[', ']']) && !host.contains(char::is_whitespace);
+        (is_host && port != 0).then(|| Self { host: host.to_owned(), port })
+    }
+}
+
+/// The nodes of a cluster: at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hosts(Vec<HostPort>);
+
+impl Hosts {
+    /// AMQP over TLS.
+    const PORT: u16 = 5671;
+
+    /// The one to begin with.
+    pub fn first(&self) -> &HostPort {
+        &self.0[0]
+    }
+
+    /// One after the other, for ever.
+    pub fn in_turn(&self) -> impl Iterator<Item = &HostPort> {
+        self.0.iter().cycle()
+    }
+}
 
 /// A time with its unit, as on a command line.
 pub fn time(text: &str) -> Result<Duration, String> {
@@ -96,6 +149,18 @@ impl Setting for PathBuf {
     const WANTS: &'static str = "a path";
     fn from_text(text: &str) -> Result<Self, String> {
         String::from_text(text).map(Self::from)
+    }
+}
+
+impl Setting for Hosts {
+    const WANTS: &'static str =
+        "hosts with or without their ports such as \"rabbit-0.lan, rabbit-1.lan:5671\"";
+    fn from_text(text: &str) -> Result<Self, String> {
+        let read = |host: &str| {
+            let host = host.trim();
+            HostPort::from_text(host, Self::PORT).ok_or_else(|| format!("`{host}` is no host"))
+        };
+        text.split(',').map(read).collect::<Result<_, _>>().map(Self)
     }
 }
 

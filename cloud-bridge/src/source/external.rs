@@ -7,9 +7,10 @@
 //! is full, which is how a broker is slowed down that sends more than our receive maximum (mosquitto 2.0 does). The other
 //! gives the event loop what is to be sent. Ingest itself never waits for either.
 
-use super::{Delivery, Intake, Receipt};
+use super::{Delivery, GOODBYE, Intake, Publisher, Receipt, STOPPING, Stops, ToSend};
 use crate::{
     backoff::Backoff,
+    metrics::Metrics,
     readiness::{Part, Readiness},
     settings::{MqttSettings, TlsFiles},
     tls,
@@ -17,7 +18,7 @@ use crate::{
 use bytes::Bytes;
 use edgeveil_wire::Topics;
 use rumqttc::{
-    NetworkOptions, TlsConfiguration, Transport,
+    NetworkOptions, Outgoing, TlsConfiguration, Transport,
     v5::{
         AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
         mqttbytes::{
@@ -27,16 +28,13 @@ use rumqttc::{
     },
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinError, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// The largest image and what stands around it.
 const MAX_PACKET: u32 = 9 << 20;
 /// Requests on their way to the event loop.
 const REQUESTS: usize = 256;
-/// Messages to devices on their way to a connection. When it is full, the newest is dropped: the device will send its
-/// records again, and will then be told.
-const TO_DEVICES: usize = 4096;
 /// Packet ids, so that there is always room for the PUBACK of each.
 const PACKET_IDS: usize = 65_535;
 
@@ -52,25 +50,6 @@ impl PubAck {
         // The connection it came by is gone: the broker will send it again.
         if self.connection.try_send(self.packet).is_err() {
             tracing::debug!("a PUBACK came too late for its connection");
-        }
-    }
-}
-
-#[derive(Debug)]
-struct ToSend {
-    topic: String,
-    payload: Vec<u8>,
-    delivery: Delivery,
-}
-
-/// Publishes through whichever connection there is.
-#[derive(Debug, Clone)]
-pub struct Publisher(mpsc::Sender<ToSend>);
-
-impl Publisher {
-    pub(super) fn publish(&self, topic: String, payload: Vec<u8>, delivery: Delivery) {
-        if self.0.try_send(ToSend { topic, payload, delivery }).is_err() {
-            tracing::debug!("dropped a message to a device: too many wait for the broker");
         }
     }
 }
@@ -91,6 +70,8 @@ struct Poller {
     place: String,
     intake: Intake,
     readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    stops: Stops,
 }
 
 impl External {
@@ -100,6 +81,8 @@ impl External {
         topics: &Topics,
         intake: Intake,
         readiness: Arc<Readiness>,
+        metrics: Arc<Metrics>,
+        stops: Stops,
     ) -> Result<(Self, Publisher), tls::TlsError> {
         let config = tls::client(&settings.tls, None)?;
         let mut options = MqttOptions::new(&settings.client_id, &settings.host, settings.port);
@@ -124,44 +107,52 @@ impl External {
             Some(group) if !filter.ends_with("/+/status") => format!("$share/{group}/{filter}"),
             _ => filter,
         };
-        let (sender, to_send) = mpsc::channel(TO_DEVICES);
+        let (publisher, to_send) = Publisher::new();
         let poller = Poller {
             filters: topics.filters().into_iter().map(shared).collect(),
             tls: settings.tls.clone(),
             place: format!("{}:{}", settings.host, settings.port),
             intake,
             readiness: readiness.clone(),
+            metrics,
+            stops,
         };
-        Ok((Self { options, to_send, poller, readiness }, Publisher(sender)))
+        Ok((Self { options, to_send, poller, readiness }, publisher))
     }
 
     /// Connects again and again until it is stopped.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(mut self) {
+        let stops = self.poller.stops.clone();
+        // However it ends, nobody waits for more from here.
+        let _handed_over = stops.handed_over.clone().drop_guard();
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
         let place = self.poller.place.clone();
         self.readiness.starting(Part::Source, format!("connecting to {place}"));
+        let mut told = String::new();
         loop {
-            let (subscribed, reason) = tokio::select! {
-                () = stop.cancelled() => return,
-                end = self.connection() => end,
-            };
+            let (subscribed, reason) = self.connection(&stops).await;
+            if stops.intake.is_cancelled() {
+                return;
+            }
             if subscribed {
                 backoff.reset();
                 tracing::warn!(broker = place, reason, "lost the broker; trying again");
             }
             let reason = format!("broker {place}: {reason}");
-            if self.readiness.down(Part::Source, reason.clone()) && !subscribed {
+            self.readiness.down(Part::Source, reason.clone());
+            if !subscribed && told != reason {
                 tracing::warn!(reason, "no connection to the broker; trying again");
+                told = reason;
             }
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stops.intake.cancelled() => return,
                 () = tokio::time::sleep(backoff.wait()) => {}
             }
         }
     }
 
-    /// One connection, until it breaks. Whether it ever was of use, and why it ended.
-    async fn connection(&mut self) -> (bool, String) {
+    /// One connection, until it breaks or is left. Whether it ever was of use, and why it ended.
+    async fn connection(&mut self, stops: &Stops) -> (bool, String) {
         // They may have been renewed since the last time.
         match tls::client(&self.poller.tls, None) {
             Ok(config) => _ = self.options.set_transport(transport(config)),
@@ -169,14 +160,21 @@ impl External {
         }
         let (client, events) = AsyncClient::new(self.options.clone(), REQUESTS);
         let (sender, mut pubacks) = mpsc::channel(PACKET_IDS);
-        let poll = self.poller.clone().poll(client.clone(), events, sender);
+        let subscribed = CancellationToken::new();
+        let poll = self.poller.clone().poll(client.clone(), events, sender, subscribed.clone());
         let mut poller = AbortOnDropHandle::new(tokio::spawn(poll));
-        loop {
+        let ended = |end: Result<String, JoinError>| end.unwrap_or_else(|error| error.to_string());
+        let reason = loop {
             // An error means that the event loop is gone; the poller then tells why.
             let sent = tokio::select! {
                 biased;
-                end = &mut poller => {
-                    return end.unwrap_or_else(|error| (false, error.to_string()));
+                end = &mut poller => break ended(end),
+                () = stops.intake.cancelled(), if !stops.handed_over.is_cancelled() => {
+                    if !subscribed.is_cancelled() {
+                        break STOPPING.to_owned();
+                    }
+                    stops.handed_over.cancel();
+                    Ok(())
                 }
                 Some(message) = self.to_send.recv() => {
                     let retain = message.delivery == Delivery::Retained;
@@ -188,11 +186,20 @@ impl External {
                     publish.pkid = packet;
                     client.ack(&publish).await
                 }
+                // Last, so that nothing is left to be sent when it is its turn.
+                () = stops.leave.cancelled() => {
+                    let goodbye = async {
+                        let _ = client.disconnect().await;
+                        ended((&mut poller).await)
+                    };
+                    break timeout(GOODBYE, goodbye).await.unwrap_or_else(|_| STOPPING.to_owned());
+                }
             };
             if sent.is_err() {
-                return (&mut poller).await.unwrap_or_else(|error| (false, error.to_string()));
+                break ended((&mut poller).await);
             }
-        }
+        };
+        (subscribed.is_cancelled(), reason)
     }
 }
 
@@ -206,9 +213,9 @@ impl Poller {
         client: AsyncClient,
         mut events: EventLoop,
         acks: mpsc::Sender<u16>,
-    ) -> (bool, String) {
-        let mut subscribed = false;
-        let reason = loop {
+        subscribed: CancellationToken,
+    ) -> String {
+        loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
                     let filters = self.filters.iter().map(|f| Filter::new(f.clone(), QoS::AtLeastOnce));
@@ -225,51 +232,45 @@ impl Poller {
                             "it refuses the subscription ({code:?}): let this bridge read all devices in its ACL"
                         );
                     }
-                    subscribed = true;
+                    subscribed.cancel();
                     self.readiness.up(Part::Source);
                     tracing::info!(broker = self.place, "subscribed");
                 }
-                Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    if !self.take(&acks, publish).await {
-                        break "the bridge is stopping".to_owned();
-                    }
-                }
+                Ok(Event::Incoming(Packet::Publish(publish))) => self.take(&acks, publish).await,
+                Ok(Event::Outgoing(Outgoing::Disconnect)) => break STOPPING.to_owned(),
                 Ok(Event::Incoming(Packet::Disconnect(end))) => {
                     break format!("it ended the connection ({:?})", end.reason_code);
                 }
                 Ok(_) => {}
                 Err(error) => break explain(&error, &self.tls),
             }
-        };
-        (subscribed, reason)
+        }
     }
 
-    async fn take(&self, acks: &mpsc::Sender<u16>, publish: Publish) -> bool {
-        let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return true };
+    async fn take(&self, acks: &mpsc::Sender<u16>, publish: Publish) {
+        if publish.dup {
+            self.metrics.redelivered.inc();
+        }
+        // Without its PUBACK the broker keeps it, for this bridge's next start or for another one.
+        if self.stops.intake.is_cancelled() {
+            return;
+        }
+        let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return };
         if publish.qos == QoS::AtMostOnce {
             if !self.intake.offer(topic, publish.payload) {
                 tracing::debug!("a QoS 0 message was dropped: ingest is busy");
             }
-            return true;
+            return;
         }
         let receipt = Receipt::Mqtt(PubAck { connection: acks.clone(), packet: publish.pkid });
-        self.intake.send(topic, publish.payload, receipt).await
+        tokio::select! {
+            () = self.stops.intake.cancelled() => {}
+            _ = self.intake.send(topic, publish.payload, receipt) => {}
+        }
     }
 }
 
 /// What broke a connection, and what to do about it where that is known.
 pub fn explain(error: &ConnectionError, files: &TlsFiles) -> String {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(current) = source {
-        if let Some(tls_error) = current.downcast_ref::<rustls::Error>() {
-            return tls::explain(tls_error, files);
-        }
-        if let Some(inner) = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-            && let Some(tls_error) = inner.downcast_ref::<rustls::Error>()
-        {
-            return tls::explain(tls_error, files);
-        }
-        source = current.source();
-    }
-    error.to_string()
+    tls::explain_within(error, files).unwrap_or_else(|| error.to_string())
 }

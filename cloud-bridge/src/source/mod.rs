@@ -3,12 +3,22 @@
 //! Ingest sees only [`Inbound`] and [`ToDevices`]: whether the broker runs in this process or elsewhere is decided once,
 //! in `serve`.
 
+pub mod amqp;
 pub mod external;
 
 use crate::broker;
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// Messages to devices on their way to a connection. When it is full, the newest is dropped: the device will send its
+/// records again, and will then be told.
+const TO_DEVICES: usize = 4096;
+/// How long a broker elsewhere may take for our last acknowledgements when the bridge stops.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Why a connection ended that was not lost.
+const STOPPING: &str = "the bridge is stopping";
 
 /// A message as it came.
 #[derive(Debug)]
@@ -40,6 +50,8 @@ pub enum Receipt {
     None,
     /// A broker elsewhere keeps the message until its PUBACK.
     Mqtt(external::PubAck),
+    /// A queue elsewhere keeps the message until its acknowledgement.
+    Amqp(amqp::Ack),
 }
 
 impl Receipt {
@@ -48,6 +60,7 @@ impl Receipt {
         match self {
             Self::None => {}
             Self::Mqtt(puback) => puback.send(),
+            Self::Amqp(ack) => ack.send(),
         }
     }
 }
@@ -99,13 +112,49 @@ pub enum Delivery {
     Retained,
 }
 
+/// How a source elsewhere is stopped, so that what is committed is also acknowledged.
+#[derive(Debug, Clone, Default)]
+pub struct Stops {
+    /// Take no more from the broker.
+    pub intake: CancellationToken,
+    /// Said by the source: ingest has all that it will get.
+    pub handed_over: CancellationToken,
+    /// Ingest has finished: send the acknowledgements that are left, and go.
+    pub leave: CancellationToken,
+}
+
+/// A message to a device.
+#[derive(Debug)]
+struct ToSend {
+    topic: String,
+    payload: Vec<u8>,
+    delivery: Delivery,
+}
+
+/// Publishes through whichever connection to a broker elsewhere there is.
+#[derive(Debug, Clone)]
+pub struct Publisher(mpsc::Sender<ToSend>);
+
+impl Publisher {
+    fn new() -> (Self, mpsc::Receiver<ToSend>) {
+        let (sender, to_send) = mpsc::channel(TO_DEVICES);
+        (Self(sender), to_send)
+    }
+
+    fn publish(&self, topic: String, payload: Vec<u8>, delivery: Delivery) {
+        if self.0.try_send(ToSend { topic, payload, delivery }).is_err() {
+            tracing::debug!("dropped a message to a device: too many wait for the broker");
+        }
+    }
+}
+
 /// The way back to the devices.
 #[derive(Debug, Clone)]
 pub enum ToDevices {
     /// Through the broker in this process.
     Embedded(broker::Publisher),
     /// Through the connection to a broker elsewhere.
-    External(external::Publisher),
+    External(Publisher),
 }
 
 impl ToDevices {

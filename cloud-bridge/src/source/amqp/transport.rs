@@ -1,0 +1,85 @@
+//! The streams that lapin speaks over: TLS by rustls and ring, as everywhere else.
+
+use async_compat::Compat;
+use async_rs::{Tokio, traits::Reactor};
+use futures_util::{
+    Stream,
+    io::{AsyncRead, AsyncWrite},
+};
+use rustls::pki_types::ServerName;
+use std::{
+    fmt, io,
+    io::{Read, Write},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// Until there is a TLS connection to an address, or it is given up.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Tokio's reactor, whose TCP streams are encrypted.
+#[derive(Clone)]
+pub struct Transport {
+    tokio: Tokio,
+    tls: TlsConnector,
+    /// As in the node's certificate.
+    name: ServerName<'static>,
+}
+
+impl Transport {
+    /// To a node of this name.
+    pub fn new(tls: rustls::ClientConfig, host: &str) -> Result<Self, String> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
+        Ok(Self { tokio: Tokio::current(), tls: TlsConnector::from(Arc::new(tls)), name })
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Reactor for Transport {
+    type TcpStream = Compat<TlsStream<TcpStream>>;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + Send + 'static>(
+        &self,
+        _: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        let text = "only connections that are made here are encrypted";
+        Err::<Self::TcpStream, _>(io::Error::new(io::ErrorKind::Unsupported, text))
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.tokio.sleep(duration)
+    }
+
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.tokio.interval(duration)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        let (tls, name) = (self.tls.clone(), self.name.clone());
+        async move {
+            let connected = async {
+                let stream = TcpStream::connect(address).await?;
+                // Acknowledgements are small, and devices wait for them.
+                stream.set_nodelay(true)?;
+                tls.connect(name, stream).await
+            };
+            let late = |_| {
+                let text = format!("no TLS connection within {} s", CONNECT.as_secs());
+                io::Error::new(io::ErrorKind::TimedOut, text)
+            };
+            timeout(CONNECT, connected).await.map_err(late).flatten().map(Compat::new)
+        }
+    }
+}
