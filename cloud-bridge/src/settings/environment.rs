@@ -6,7 +6,40 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 64] = [
+const KEYS: [&str; 97] = [
+    "anonymise.attempts",
+    "anonymise.input.folder",
+    "anonymise.input.s3.access_key_id_file",
+    "anonymise.input.s3.allow_http",
+    "anonymise.input.s3.bucket",
+    "anonymise.input.s3.endpoint",
+    "anonymise.input.s3.region",
+    "anonymise.input.s3.secret_access_key_file",
+    "anonymise.keep_failed",
+    "anonymise.keep_raw",
+    "anonymise.keep_results",
+    "anonymise.lease",
+    "anonymise.max_bytes",
+    "anonymise.max_pixels",
+    "anonymise.output.folder",
+    "anonymise.output.s3.access_key_id_file",
+    "anonymise.output.s3.allow_http",
+    "anonymise.output.s3.bucket",
+    "anonymise.output.s3.endpoint",
+    "anonymise.output.s3.region",
+    "anonymise.output.s3.secret_access_key_file",
+    "anonymise.queue",
+    "anonymise.root",
+    "anonymise.token_file",
+    "anonymise.veil.cover",
+    "anonymise.veil.model",
+    "anonymise.veil.profile",
+    "anonymise.veil.quality",
+    "anonymise.veil.threads",
+    "anonymise.veil.timeout",
+    "anonymise.without_token",
+    "anonymise.worker",
+    "anonymise.worker_listen",
     "broker.ca",
     "broker.cert",
     "broker.key",
@@ -172,7 +205,12 @@ mod tests {
         let elsewhere = format!(
             "[mqtt]\nhost = \"h\"\n{tls}[catalog.postgres]\nhost = \"h\"\n[enroll]\nlisten = \"127.0.0.1:0\"\nhost = \"h\"\n[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}[forward.webhook]\nurl = \"https://u/\"\nsecret_file = \"s\"\n"
         );
-        for text in [format!("[broker]\n{tls}"), elsewhere] {
+        let buckets: String = ["input", "output"]
+            .iter()
+            .map(|place| format!("[anonymise.{place}.s3]\nbucket = \"{place}\"\n"))
+            .collect();
+        let folders = format!("[broker]\n{tls}[anonymise]\n");
+        for text in [folders, format!("{elsewhere}{buckets}")] {
             Settings::parse("-", &text, &note).unwrap();
         }
         asked.borrow_mut().remove("EDGEVEIL_BRIDGE_MQTT");

@@ -20,7 +20,8 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let http = root.section("http");
     let listen = http.or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
     http.finish();
-    let objects = objects(root.section("objects"), &data_dir);
+    let anonymise = super::anonymise::anonymise(root.section("anonymise"), &data_dir, listen);
+    let objects = objects(root.section("objects"), data_dir.join("objects"));
     let catalog = root.section("catalog");
     let catalog = catalog_settings(catalog, &data_dir);
     let ingest = ingest(root.section("ingest"));
@@ -46,6 +47,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         ingest,
         enroll: enroll?,
         retention,
+        anonymise: anonymise?,
         aws: aws?,
         webhook: webhook?,
         log,
@@ -117,11 +119,11 @@ fn external(section: Section<'_, '_>) -> Option<MqttSettings> {
     Some(settings)
 }
 
-fn objects(section: Section<'_, '_>, data_dir: &Path) -> Option<ObjectSettings> {
+pub(super) fn objects(section: Section<'_, '_>, folder: PathBuf) -> Option<ObjectSettings> {
     let s3 = section.section("s3");
     let settings = if s3.is_given(&["bucket"]) {
         if section.is_set("folder") {
-            section.problem("folder", "stands beside [objects.s3]; keep one of them".to_owned());
+            section.problem("folder", "stands beside `s3`; keep one of them".to_owned());
         }
         let bucket = s3.required("bucket");
         let endpoint: Option<String> = s3.get("endpoint");
@@ -142,7 +144,7 @@ fn objects(section: Section<'_, '_>, data_dir: &Path) -> Option<ObjectSettings> 
             allow_http,
         })
     } else {
-        ObjectSettings::Folder(section.or("folder", data_dir.join("objects")))
+        ObjectSettings::Folder(section.or("folder", folder))
     };
     section.finish();
     Some(settings)
