@@ -1,13 +1,14 @@
 //! `check`: whether all that the settings name is there and good, or can be made. Makes and changes nothing.
 
 use crate::{
+    anonymise::token,
     catalog::Catalog,
     certs,
     forward::{kafka_config, open_webhook},
     objects::Objects,
     settings::{
-        AmqpLogin, BrokerCertificates, BrokerSettings, CatalogSettings, ObjectSettings, Settings,
-        SourceSettings,
+        AmqpLogin, AnonymiseSettings, BrokerCertificates, BrokerSettings, CatalogSettings, ImageAccess,
+        ObjectSettings, Settings, SourceSettings,
     },
     tls,
 };
@@ -51,9 +52,12 @@ pub async fn check(settings: &Settings) -> Result<()> {
             fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
         }
     }
+    if let Some(settings) = &settings.anonymise {
+        anonymise(settings).await?;
+    }
     can_hold_files(&settings.data_dir)
         .with_context(|| format!("data folder {}", settings.data_dir.display()))?;
-    objects(&settings.objects).await?;
+    objects(&settings.objects, "objects").await?;
     let CatalogSettings::Sqlite(file) = &settings.catalog else {
         return Ok(Catalog::check(&settings.catalog).await?);
     };
@@ -75,11 +79,21 @@ fn is_made_at_start(settings: &Settings, ca: &Path) -> bool {
     dir == ca && !ca.join("ca.pem").exists() && !ca.join("ca.key").exists()
 }
 
-async fn objects(settings: &ObjectSettings) -> Result<()> {
+/// The model is not looked for: it may be on the machine of a worker only, which tells at its start.
+async fn anonymise(settings: &AnonymiseSettings) -> Result<()> {
+    if let ImageAccess::Tokens(file) = &settings.access {
+        token::read(file).await?;
+    }
+    objects(&settings.input, "anonymise.input").await?;
+    objects(&settings.output, "anonymise.output").await?;
+    Ok(())
+}
+
+async fn objects(settings: &ObjectSettings, section: &'static str) -> Result<()> {
     if let ObjectSettings::Folder(folder) = settings {
         return can_hold_files(folder).with_context(|| format!("object folder {}", folder.display()));
     }
-    let objects = Objects::open(settings).await?;
+    let objects = Objects::open_as(settings, section).await?;
     objects.answers().await.map_err(anyhow::Error::from)
 }
 

@@ -19,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the bridge. Without settings: an embedded broker on 127.0.0.1:8883, pages on http://127.0.0.1:8080.
     Serve(ConfigArgs),
+    /// Veil the pictures that a bridge has taken in ([anonymise] in the settings).
+    Worker(ConfigArgs),
     /// Check the settings and the files they name; exit code 64 for bad settings.
     Check(ConfigArgs),
     /// Make the catalog, or bring its tables up to date.

@@ -3,10 +3,11 @@
 //! The rooms, in the order of the data:
 //! [`broker`] (embedded) or [`source::external`] -> [`source`] -> [`ingest`] -> [`objects`] and [`catalog`] ->
 //! acknowledgement by [`source::ToDevices`]; [`forward`] drains the catalog's outbox; [`web`] shows it all.
-//! [`enroll`] gives devices their certificates. [`serve`] puts them together. Nothing is acknowledged before it is durable.
+//! [`enroll`] gives devices their certificates. [`anonymise`] veils pictures of cameras that run no agent. [`serve`] puts them together. Nothing is acknowledged before it is durable.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
 
+pub mod anonymise;
 mod backoff;
 pub mod broker;
 pub mod catalog;

@@ -34,6 +34,7 @@ async fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Command::Serve(args) => with_settings(&args, async |settings| run(settings).await).await,
+        Command::Worker(args) => with_settings(&args, async |settings| work(settings).await).await,
         Command::Check(args) => with_settings(&args, async |settings| check(&settings).await).await,
         Command::Migrate(args) => with_settings(&args, async |settings| migrate(&settings).await).await,
         Command::Verify(args) => with_settings(&args.config, async |s| verify(&s, &args).await).await,
@@ -144,6 +145,40 @@ async fn run(settings: Settings) -> Result<ExitCode> {
     };
     tracing::info!("stopping");
     let late = bridge.stop().await;
+    anyhow::ensure!(failed.is_none(), "{} ended by itself; see the log", failed.unwrap_or_default());
+    anyhow::ensure!(
+        late.is_empty(),
+        "did not stop within {} s: {}",
+        serve::DEADLINE.as_secs(),
+        late.join(", ")
+    );
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(not(feature = "worker"))]
+async fn work(_: Settings) -> Result<ExitCode> {
+    anyhow::bail!("{}", serve::NO_WORKER)
+}
+
+#[cfg(feature = "worker")]
+async fn work(settings: Settings) -> Result<ExitCode> {
+    use edgeveil_bridge::anonymise::program::Program;
+    keep_from_others();
+    let asked = asked_to_stop()?;
+    let mut program = Program::start(&settings).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "edgeveil-bridge worker runs");
+    if let Some(address) = program.http {
+        tracing::info!(%address, "probes");
+        println!("probes on http://{address}/");
+    }
+    println!("worker runs");
+    let failed = tokio::select! {
+        () = asked => None,
+        part = program.failed() => Some(part),
+    };
+    tracing::info!("stopping");
+    let late = program.stop().await;
     anyhow::ensure!(failed.is_none(), "{} ended by itself; see the log", failed.unwrap_or_default());
     anyhow::ensure!(
         late.is_empty(),

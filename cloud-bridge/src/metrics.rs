@@ -78,6 +78,22 @@ pub struct Metrics {
     pub forwarded: ByTarget,
     /// Attempts that failed.
     pub forward_errors: ByTarget,
+    /// Pictures taken in.
+    pub anonymise_accepted: Counter,
+    /// Requests with a picture that were refused.
+    pub anonymise_refused: Counter,
+    /// Pictures that wait for a worker.
+    pub anonymise_queued: Gauge,
+    /// Pictures that a worker has.
+    pub anonymise_working: Gauge,
+    /// Pictures that this process has veiled.
+    pub anonymise_done: Counter,
+    /// Pictures that this process has given up.
+    pub anonymise_failed: Counter,
+    /// Attempts of this process that failed and are made again.
+    pub anonymise_retries: Counter,
+    /// From a picture being taken in to its result.
+    pub anonymise_seconds: Histogram,
 }
 
 impl Default for Metrics {
@@ -105,6 +121,14 @@ impl Default for Metrics {
             outbox_failed: Family::default(),
             forwarded: ByTarget::default(),
             forward_errors: ByTarget::default(),
+            anonymise_accepted: Counter::default(),
+            anonymise_refused: Counter::default(),
+            anonymise_queued: Gauge::default(),
+            anonymise_working: Gauge::default(),
+            anonymise_done: Counter::default(),
+            anonymise_failed: Counter::default(),
+            anonymise_retries: Counter::default(),
+            anonymise_seconds: Histogram::new(exponential_buckets(0.05, 2.0, 14)),
         };
         metrics.register();
         // From the start at 0: what first appears as a 1 has not increased, for Prometheus.
@@ -171,6 +195,28 @@ impl Metrics {
         r.register("outbox_depth", "Records that wait for a target", self.outbox_depth.clone());
         r.register("forwarded", "Records that a target has confirmed", self.forwarded.clone());
         r.register("forward_errors", "Attempts to forward that failed", self.forward_errors.clone());
+        self.register_anonymise();
+    }
+
+    fn register_anonymise(&mut self) {
+        let r = &mut self.registry;
+        r.register("anonymise_accepted", "Pictures taken in", self.anonymise_accepted.clone());
+        r.register("anonymise_refused", "Requests with a picture refused", self.anonymise_refused.clone());
+        r.register("anonymise_queued", "Pictures that wait for a worker", self.anonymise_queued.clone());
+        r.register("anonymise_working", "Pictures that a worker has", self.anonymise_working.clone());
+        r.register("anonymise_done", "Pictures that this process has veiled", self.anonymise_done.clone());
+        r.register(
+            "anonymise_failed",
+            "Pictures that this process has given up",
+            self.anonymise_failed.clone(),
+        );
+        r.register("anonymise_retries", "Attempts that are made again", self.anonymise_retries.clone());
+        r.register_with_unit(
+            "anonymise",
+            "From a picture being taken in to its result",
+            Unit::Seconds,
+            self.anonymise_seconds.clone(),
+        );
     }
 
     /// A target that may be forwarded to: it is shown from the start.
@@ -216,7 +262,11 @@ mod tests {
             .collect();
         let is_part = |name: &&str| ["_bucket", "_sum", "_count"].iter().any(|part| name.ends_with(part));
         let mut documented: BTreeSet<_> = series.iter().copied().filter(|name| !is_part(name)).collect();
-        documented.extend(["edgeveil_bridge_batch_seconds", "edgeveil_bridge_batch_records"]);
+        documented.extend([
+            "edgeveil_bridge_batch_seconds",
+            "edgeveil_bridge_batch_records",
+            "edgeveil_bridge_anonymise_seconds",
+        ]);
         let (table, queries) =
             include_str!("../../docs/metrics.md").split_once("What a query may begin with").unwrap();
         assert_eq!(named(table), documented, "docs/metrics.md");

@@ -24,6 +24,8 @@ pub struct Objects {
     store: Arc<dyn ObjectStore>,
     place: String,
     folder: Option<PathBuf>,
+    /// Its settings' section, for remedies.
+    section: &'static str,
 }
 
 /// Why an object could not be written or read. The text names the place and, where it is known, the remedy.
@@ -39,24 +41,29 @@ pub struct ObjectError {
 impl Objects {
     /// Opens it. A folder is made, and written to once, so that a wrong one is found at the start.
     pub async fn open(settings: &ObjectSettings) -> Result<Self> {
+        Self::open_as(settings, "objects").await
+    }
+
+    /// The same for a place of another section of the settings.
+    pub async fn open_as(settings: &ObjectSettings, section: &'static str) -> Result<Self> {
         match settings {
             ObjectSettings::Folder(folder) => {
                 let place = format!("object folder {}", folder.display());
                 let remedy = || {
                     format!(
-                        "{place}: cannot be written; make it writable for this user, or set objects.folder"
+                        "{place}: cannot be written; make it writable for this user, or set {section}.folder"
                     )
                 };
                 fs::DirBuilder::new().recursive(true).mode(0o750).create(folder).with_context(remedy)?;
                 let probe = folder.join(".writable");
                 fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).with_context(remedy)?;
                 let store = LocalFileSystem::new_with_prefix(folder).with_context(remedy)?.with_fsync(true);
-                Ok(Self { store: Arc::new(store), place, folder: Some(folder.clone()) })
+                Ok(Self { store: Arc::new(store), place, folder: Some(folder.clone()), section })
             }
             ObjectSettings::S3(settings) => {
                 let place = format!("bucket {}", settings.bucket);
                 let store = s3(settings).with_context(|| place.clone())?;
-                Ok(Self { store: Arc::new(store), place, folder: None })
+                Ok(Self { store: Arc::new(store), place, folder: None, section })
             }
         }
     }
@@ -67,7 +74,7 @@ impl Objects {
         let place = format!("object folder {}", folder.display());
         anyhow::ensure!(folder.is_dir(), "{place}: there is none; mend data_dir or objects.folder");
         let store = LocalFileSystem::new_with_prefix(folder).with_context(|| place.clone())?;
-        Ok(Self { store: Arc::new(store), place, folder: Some(folder.clone()) })
+        Ok(Self { store: Arc::new(store), place, folder: Some(folder.clone()), section: "objects" })
     }
 
     /// Whether it answers.
@@ -111,6 +118,16 @@ impl Objects {
         let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
         let found = self.store.get(&path).await.map_err(|error| self.error(error))?;
         found.bytes().await.map_err(|error| self.error(error))
+    }
+
+    /// Whether an object is there.
+    pub async fn has(&self, key: &str) -> Result<bool, ObjectError> {
+        let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
+        match self.store.head(&path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.error(error)),
+        }
     }
 
     /// Removes an object, if it is there.
@@ -170,7 +187,7 @@ impl Objects {
         };
         // Servers answer in XML of many lines.
         let why = if why.contains("<Code>NoSuchBucket</Code>") {
-            "there is no such bucket; make it, or set objects.s3.bucket".to_owned()
+            format!("there is no such bucket; make it, or set {}.s3.bucket", self.section)
         } else {
             why.split_whitespace().collect::<Vec<_>>().join(" ")
         };

@@ -14,10 +14,12 @@ pub enum Part {
     Objects,
     /// The broker, embedded or elsewhere.
     Source,
+    /// The places of pictures to be veiled, where there are any.
+    Pictures,
 }
 
 impl Part {
-    const ALL: [Self; 3] = [Self::Database, Self::Objects, Self::Source];
+    const ALL: [Self; 4] = [Self::Database, Self::Objects, Self::Source, Self::Pictures];
 
     /// Its name in `/readyz`.
     pub const fn as_str(self) -> &'static str {
@@ -25,6 +27,7 @@ impl Part {
             Self::Database => "database",
             Self::Objects => "objects",
             Self::Source => "source",
+            Self::Pictures => "pictures",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The parts put together, and taken apart again in the order of the data.
 
 use crate::{
+    anonymise::{Images, Mender, Places},
     backoff::Backoff,
     broker::{Broker, DevicePolicy, Setup},
     catalog::Catalog,
@@ -10,7 +11,7 @@ use crate::{
     objects::Objects,
     readiness::{Part, Readiness},
     retention::Retention,
-    settings::{BrokerCertificates, BrokerSettings, Settings, SourceSettings, TlsFiles},
+    settings::{BrokerCertificates, BrokerSettings, ImageAccess, Settings, SourceSettings, TlsFiles},
     source::{self, Intake, ToDevices, amqp::Amqp, external::External},
     tls,
     troubles::Troubles,
@@ -48,6 +49,8 @@ pub struct Bridge {
     ingest: JoinHandle<()>,
     forwarders: Vec<JoinHandle<()>>,
     retention: JoinHandle<()>,
+    /// Of the anonymisation service: mending, and a worker.
+    pictures: Vec<JoinHandle<()>>,
     web: JoinHandle<()>,
     stops: Stops,
 }
@@ -65,6 +68,7 @@ struct Stops {
     ingest: ingest::Stops,
     forwarder: CancellationToken,
     retention: CancellationToken,
+    pictures: CancellationToken,
     web: CancellationToken,
 }
 
@@ -93,6 +97,8 @@ impl Bridge {
         std::thread::spawn(move || sweeper.sweep(now));
         let catalog = Catalog::open(&settings.catalog).await?;
         readiness.up(Part::Database);
+
+        let anonymise = Anonymise::open(settings, &catalog, &metrics, &readiness).await?;
 
         let (wake, woken) = watch::channel(());
         let (targets, forwarders) = forward::start(settings, &catalog, &woken, &metrics, &stops.forwarder)?;
@@ -150,7 +156,12 @@ impl Bridge {
             enroll = Some(desk.local_addr().context("the address of the registrar")?);
             tokio::spawn(enroll::serve(desk, registrar, tls, stops.web.clone()));
         }
+        let (images, pictures) = match anonymise {
+            Some(anonymise) => anonymise.spawn(&stops.pictures),
+            None => (None, Vec::new()),
+        };
         let pages = web::Web {
+            images,
             catalog: catalog.clone(),
             objects: objects.clone(),
             metrics: metrics.clone(),
@@ -170,6 +181,7 @@ impl Bridge {
             ingest,
             forwarders,
             retention,
+            pictures,
             web,
             stops,
         })
@@ -190,6 +202,7 @@ impl Bridge {
         let mut late = Vec::new();
         // Web connections may be kept open by browsers; they lose nothing.
         self.stops.web.cancel();
+        self.stops.pictures.cancel();
         self.stops.source.intake.cancel();
         let elsewhere = match self.source {
             Source::Embedded(broker) => {
@@ -220,6 +233,9 @@ impl Bridge {
             end(&mut task, deadline - Duration::from_millis(500), name, &mut late).await;
         }
         self.stops.retention.cancel();
+        for mut task in self.pictures {
+            end(&mut task, deadline, "anonymise", &mut late).await;
+        }
         let mut retention = self.retention;
         end(&mut retention, deadline, "retention", &mut late).await;
         self.stops.forwarder.cancel();
@@ -239,6 +255,72 @@ impl Bridge {
         late
     }
 }
+
+/// The anonymisation service, with everything that can fail behind it.
+struct Anonymise {
+    images: Images,
+    mender: Mender,
+    #[cfg(feature = "worker")]
+    worker: Option<crate::anonymise::worker::Worker>,
+}
+
+impl Anonymise {
+    async fn open(
+        settings: &Settings,
+        catalog: &Catalog,
+        metrics: &Arc<Metrics>,
+        readiness: &Arc<Readiness>,
+    ) -> Result<Option<Self>> {
+        readiness.up(Part::Pictures);
+        let Some(settings) = settings.anonymise.clone() else { return Ok(None) };
+        if let ImageAccess::Tokens(file) = &settings.access {
+            crate::anonymise::token::read(file).await?;
+        }
+        let places = Places::open(&settings).await?;
+        let (wake, woken) = watch::channel(());
+        #[cfg(not(feature = "worker"))]
+        {
+            drop(woken);
+            anyhow::ensure!(!settings.worker, "anonymise.worker = true: {NO_WORKER}");
+        }
+        #[cfg(feature = "worker")]
+        let worker = if settings.worker {
+            use crate::anonymise::{veiler::Veiler, worker};
+            Some(worker::Worker {
+                veiler: Veiler::start(&settings)?,
+                settings: settings.clone(),
+                catalog: catalog.clone(),
+                places: places.clone(),
+                metrics: metrics.clone(),
+                readiness: readiness.clone(),
+                woken,
+                name: worker::new_name()?,
+            })
+        } else {
+            None
+        };
+        let mender = Mender { settings: settings.clone(), catalog: catalog.clone(), places: places.clone() };
+        let images = Images::new(settings, catalog.clone(), places, metrics.clone(), wake);
+        Ok(Some(Self {
+            images,
+            mender,
+            #[cfg(feature = "worker")]
+            worker,
+        }))
+    }
+
+    fn spawn(self, stop: &CancellationToken) -> (Option<Images>, Vec<JoinHandle<()>>) {
+        #[cfg_attr(not(feature = "worker"), allow(unused_mut, reason = "nobody but a worker comes to it"))]
+        let mut tasks = vec![tokio::spawn(self.mender.run(stop.clone()))];
+        #[cfg(feature = "worker")]
+        tasks.extend(self.worker.map(|worker| tokio::spawn(worker.run(stop.clone()))));
+        (Some(self.images), tasks)
+    }
+}
+
+/// Why there is none, and what to do.
+pub const NO_WORKER: &str =
+    "this edgeveil-bridge is built without the feature `worker`; use one that is built with it";
 
 type Desk = (Arc<enroll::Registrar>, tokio_rustls::TlsAcceptor);
 
@@ -274,7 +356,7 @@ async fn end(task: &mut JoinHandle<()>, deadline: Instant, name: &'static str, l
     }
 }
 
-async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: stop what listens there, or set {key} to another address")
     })

@@ -5,6 +5,7 @@
 
 mod claims;
 mod expire;
+mod jobs;
 mod letters;
 mod open;
 mod outbox;
@@ -15,6 +16,7 @@ mod write;
 mod writing;
 
 pub use expire::ExpiredImage;
+pub use jobs::{Accepted, Counted, Job, JobState, NewJob};
 pub use letters::MAX_DEAD_LETTERS;
 pub use outbox::{Blame, Outbox, OutboxCount, OutboxRow};
 pub use read::{AlertRow, DeviceRow, Gap, ImageRow, Sequences};

@@ -35,6 +35,7 @@ macro_rules! values {
 }
 values! {
     i64 => |n| Self::Int(Some(n));
+    Option<i64> => |n| Self::Int(n);
     f64 => |x| Self::Real(Some(x));
     Option<f64> => |x| Self::Real(x);
     &'q str => |text| Self::Text(Some(text.into()));

@@ -6,7 +6,7 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 87] = [
+const KEYS: [&str; 120] = [
     "amqp.ca",
     "amqp.cert",
     "amqp.declare",
@@ -19,6 +19,39 @@ const KEYS: [&str; 87] = [
     "amqp.queue",
     "amqp.user",
     "amqp.vhost",
+    "anonymise.attempts",
+    "anonymise.input.folder",
+    "anonymise.input.s3.access_key_id_file",
+    "anonymise.input.s3.allow_http",
+    "anonymise.input.s3.bucket",
+    "anonymise.input.s3.endpoint",
+    "anonymise.input.s3.region",
+    "anonymise.input.s3.secret_access_key_file",
+    "anonymise.keep_failed",
+    "anonymise.keep_raw",
+    "anonymise.keep_results",
+    "anonymise.lease",
+    "anonymise.max_bytes",
+    "anonymise.max_pixels",
+    "anonymise.output.folder",
+    "anonymise.output.s3.access_key_id_file",
+    "anonymise.output.s3.allow_http",
+    "anonymise.output.s3.bucket",
+    "anonymise.output.s3.endpoint",
+    "anonymise.output.s3.region",
+    "anonymise.output.s3.secret_access_key_file",
+    "anonymise.queue",
+    "anonymise.root",
+    "anonymise.token_file",
+    "anonymise.veil.cover",
+    "anonymise.veil.model",
+    "anonymise.veil.profile",
+    "anonymise.veil.quality",
+    "anonymise.veil.threads",
+    "anonymise.veil.timeout",
+    "anonymise.without_token",
+    "anonymise.worker",
+    "anonymise.worker_listen",
     "broker.ca",
     "broker.cert",
     "broker.key",
@@ -195,8 +228,13 @@ mod tests {
         let elsewhere = format!(
             "[mqtt]\nhost = \"h\"\n{tls}[catalog.postgres]\nhost = \"h\"\n[enroll]\nlisten = \"127.0.0.1:0\"\nhost = \"h\"\n[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}[forward.webhook]\nurl = \"https://u/\"\nsecret_file = \"s\"\n[forward.kafka]\nbrokers = \"k:9092\"\n{tls}"
         );
+        let buckets: String = ["input", "output"]
+            .iter()
+            .map(|place| format!("[anonymise.{place}.s3]\nbucket = \"{place}\"\n"))
+            .collect();
+        let folders = format!("[broker]\n{tls}[anonymise]\n");
         let rabbit = format!("[amqp]\nhosts = \"h\"\n{tls}user = \"u\"\npassword_file = \"p\"\n");
-        for text in [format!("[broker]\n{tls}"), elsewhere, rabbit] {
+        for text in [folders, format!("{elsewhere}{buckets}"), rabbit] {
             Settings::parse("-", &text, &note).unwrap();
         }
         asked.borrow_mut().remove("EDGEVEIL_BRIDGE_MQTT");

@@ -2,11 +2,13 @@
 //!
 //! Every setting has a default that works on one box without a file; the reference is in the crate's README.
 
+mod anonymise;
 mod environment;
 mod read;
 mod reader;
 mod units;
 
+pub use anonymise::{AnonymiseSettings, ImageAccess, VeilSettings};
 pub use reader::{Env, Problem};
 pub use units::{ByteSize, HostPort, Hosts, time};
 
@@ -39,6 +41,8 @@ pub struct Settings {
     pub enroll: Option<EnrollSettings>,
     /// How long things are kept.
     pub retention: RetentionSettings,
+    /// Pictures of cameras that run no agent, when they are taken.
+    pub anonymise: Option<AnonymiseSettings>,
     /// AWS IoT Core, when alerts go there.
     pub aws: Option<AwsSettings>,
     /// A URL that alerts go on to.

@@ -21,7 +21,8 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let http = root.section("http");
     let listen = http.or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
     http.finish();
-    let objects = objects(root.section("objects"), &data_dir);
+    let anonymise = super::anonymise::anonymise(root.section("anonymise"), &data_dir, listen);
+    let objects = objects(root.section("objects"), data_dir.join("objects"));
     let catalog = root.section("catalog");
     let catalog = catalog_settings(catalog, &data_dir);
     let ingest = ingest(root.section("ingest"));
@@ -49,6 +50,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         ingest,
         enroll: enroll?,
         retention,
+        anonymise: anonymise?,
         aws: aws?,
         webhook: webhook?,
         kafka: kafka?,
@@ -172,11 +174,11 @@ fn amqp_settings(section: Section<'_, '_>) -> Option<AmqpSettings> {
     Some(AmqpSettings { hosts, tls, login, vhost, queue, exchange, declare, prefetch, heartbeat })
 }
 
-fn objects(section: Section<'_, '_>, data_dir: &Path) -> Option<ObjectSettings> {
+pub(super) fn objects(section: Section<'_, '_>, folder: PathBuf) -> Option<ObjectSettings> {
     let s3 = section.section("s3");
     let settings = if s3.is_given(&["bucket"]) {
         if section.is_set("folder") {
-            section.problem("folder", "stands beside [objects.s3]; keep one of them".to_owned());
+            section.problem("folder", "stands beside `s3`; keep one of them".to_owned());
         }
         let bucket = s3.required("bucket");
         let endpoint: Option<String> = s3.get("endpoint");
@@ -197,7 +199,7 @@ fn objects(section: Section<'_, '_>, data_dir: &Path) -> Option<ObjectSettings> 
             allow_http,
         })
     } else {
-        ObjectSettings::Folder(section.or("folder", data_dir.join("objects")))
+        ObjectSettings::Folder(section.or("folder", folder))
     };
     section.finish();
     Some(settings)

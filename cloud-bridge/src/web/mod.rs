@@ -3,6 +3,7 @@
 mod pages;
 
 use crate::{
+    anonymise::Images,
     catalog::{Catalog, CatalogError},
     metrics::Metrics,
     objects::Objects,
@@ -11,7 +12,7 @@ use crate::{
 };
 use axum::{
     Router,
-    extract::{Path, Request, State},
+    extract::{DefaultBodyLimit, Path, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -37,6 +38,8 @@ pub struct Web {
     pub troubles: Arc<Troubles>,
     /// How a first device is enrolled here, for the empty page.
     pub enrol: Arc<str>,
+    /// Pictures to be veiled, when they are taken.
+    pub images: Option<Images>,
 }
 
 /// Answers until it is stopped.
@@ -49,15 +52,68 @@ pub async fn serve(listener: TcpListener, web: Web, stop: CancellationToken) {
 
 /// All routes.
 pub fn router(web: Web) -> Router {
+    let mut first = get(overview);
+    let mut routes = Router::new();
+    if let Some(images) = &web.images {
+        routes = images.router();
+        if images.root() {
+            let images = images.clone();
+            let post = move |request: Request| async move { images.post(request).await };
+            first = first.post(post).layer(DefaultBodyLimit::disable());
+        }
+    }
     Router::new()
-        .route("/", get(overview))
+        .route("/", first)
         .route("/style.css", get(style))
         .route("/images/{device}/{id}", get(image))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .layer(middleware::from_fn(headers))
         .with_state(web)
+        .merge(routes)
+        .layer(middleware::from_fn(headers))
+}
+
+/// What a worker that is a process of its own shows.
+pub async fn serve_probes(listener: TcpListener, probes: Probes, stop: CancellationToken) {
+    let routes = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(|State(probes): State<Probes>| async move { probes.ready("").await }))
+        .route("/metrics", get(|State(probes): State<Probes>| async move { text(&probes.metrics) }))
+        .layer(middleware::from_fn(headers))
+        .with_state(probes);
+    let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the web server ended");
+    }
+}
+
+/// `/readyz` and `/metrics`.
+#[derive(Debug, Clone)]
+pub struct Probes {
+    /// Asked whether it answers.
+    pub catalog: Catalog,
+    /// `/metrics`
+    pub metrics: Arc<Metrics>,
+    /// `/readyz`
+    pub readiness: Arc<Readiness>,
+}
+
+impl Probes {
+    async fn ready(&self, troubles: &str) -> Response {
+        let mut missing = self.readiness.missing();
+        let asked = within(self.catalog.ping()).await;
+        if let Err(reason) = asked
+            && !missing.iter().any(|(part, _)| *part == Part::Database)
+        {
+            missing.push((Part::Database, reason));
+        }
+        if missing.is_empty() {
+            return format!("ready\n{troubles}").into_response();
+        }
+        let lines: String = missing.iter().map(|(part, why)| format!("{}: {why}\n", part.as_str())).collect();
+        (StatusCode::SERVICE_UNAVAILABLE, lines + troubles).into_response()
+    }
 }
 
 /// The same for every answer: nothing from elsewhere is loaded, and nobody frames these pages.
@@ -135,21 +191,11 @@ async fn image(
 }
 
 async fn ready(State(web): State<Web>) -> Response {
-    let mut missing = web.readiness.missing();
-    let asked = within(web.catalog.ping()).await;
-    if let Err(reason) = asked
-        && !missing.iter().any(|(part, _)| *part == Part::Database)
-    {
-        missing.push((Part::Database, reason));
-    }
     // What is wrong with one device does not keep the bridge from serving the others.
     let troubles: String =
         web.troubles.now().iter().map(|trouble| format!("degraded: device {trouble}\n")).collect();
-    if missing.is_empty() {
-        return format!("ready\n{troubles}").into_response();
-    }
-    let lines: String = missing.iter().map(|(part, why)| format!("{}: {why}\n", part.as_str())).collect();
-    (StatusCode::SERVICE_UNAVAILABLE, lines + &troubles).into_response()
+    let Web { catalog, metrics, readiness, .. } = web;
+    Probes { catalog, metrics, readiness }.ready(&troubles).await
 }
 
 async fn within(asked: impl Future<Output = Result<(), CatalogError>>) -> Result<(), String> {
@@ -160,6 +206,14 @@ async fn within(asked: impl Future<Output = Result<(), CatalogError>>) -> Result
 }
 
 async fn metrics(State(web): State<Web>) -> impl IntoResponse {
+    if let Some(images) = &web.images {
+        // Without an answer the numbers of before stay.
+        let _ = tokio::time::timeout(Duration::from_secs(2), images.count()).await;
+    }
+    text(&web.metrics)
+}
+
+fn text(metrics: &Metrics) -> impl IntoResponse + use<> {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], web.metrics.text())
+    ([(header::CONTENT_TYPE, kind)], metrics.text())
 }

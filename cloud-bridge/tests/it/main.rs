@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(feature = "worker")]
+mod anonymise;
 mod broker;
 mod command;
 mod enroll;

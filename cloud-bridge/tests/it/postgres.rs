@@ -32,7 +32,7 @@ fn programs() -> Option<PathBuf> {
 }
 
 /// A server with everything in a temporary folder. It ends with the test.
-struct Server {
+pub struct Server {
     dir: tempfile::TempDir,
     port: u16,
     bin: PathBuf,
@@ -44,7 +44,7 @@ const NOBODY: u32 = 65_534;
 
 impl Server {
     /// None where there is no PostgreSQL, which is a failure where tests have to run.
-    async fn start() -> Option<Self> {
+    pub async fn start() -> Option<Self> {
         let bin = programs();
         assert!(bin.is_some() || std::env::var_os("CI").is_none(), "no PostgreSQL below /usr/lib/postgresql");
         let bin = bin?;
@@ -147,7 +147,7 @@ impl Server {
     }
 
     /// The bridge's settings.
-    fn settings(&self) -> String {
+    pub fn settings(&self) -> String {
         format!(
             "[catalog.postgres]\nhost = \"localhost\"\nport = {}\npassword_file = {:?}\nca = {:?}\n",
             self.port,

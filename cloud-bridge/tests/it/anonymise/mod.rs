@@ -1,0 +1,212 @@
+//! Pictures of cameras that run no agent, from a POST to the veiled result: real pictures, the real detector, real workers.
+
+mod api;
+mod described;
+mod kills;
+mod mending;
+mod pictures;
+mod workers;
+
+use crate::harness::Bench;
+use described::Described;
+use edgeveil_bridge::anonymise::JobId;
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+/// Detectors are slow in a build for tests, and machines busy. It bounds a test that has failed, and measures nothing.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Waits for a condition.
+pub async fn patiently(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, wait).await.is_ok(), "never came: {what}");
+}
+
+/// What the bridge said.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    pub fn id(&self) -> JobId {
+        assert_eq!(self.status, 202, "{} {}", self.status, String::from_utf8_lossy(&self.body));
+        self.json()["id"].as_str().unwrap().parse().unwrap()
+    }
+}
+
+/// One request of HTTP/1.1 on a connection of its own. What does not get through, as the answer came before, does not matter.
+pub async fn ask(
+    http: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let mut stream = TcpStream::connect(http).await.unwrap();
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: bridge\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if !headers.iter().any(|(name, _)| *name == "content-length" || *name == "transfer-encoding") {
+        head += &format!("content-length: {}\r\n", body.len());
+    }
+    stream.write_all((head + "\r\n").as_bytes()).await.unwrap();
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer with a head");
+    let mut body = answer.split_off(end + 4);
+    let head = String::from_utf8(answer).unwrap();
+    let mut lines = head.trim_end().split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers: Vec<_> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    assert!(!headers.iter().any(|(name, _)| name == "transfer-encoding"), "{headers:?}");
+    if method == "HEAD" {
+        body.clear();
+    }
+    Answer { status, headers, body }
+}
+
+/// A form as curl sends it.
+pub fn form(fields: &[(&str, &[u8])]) -> (String, Vec<u8>) {
+    let boundary = "------------------------d74496d66958873e";
+    let mut body = Vec::new();
+    for (name, bytes) in fields {
+        body.extend(
+            format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"photo.jpg\"\r\ncontent-type: application/octet-stream\r\n\r\n")
+                .into_bytes(),
+        );
+        body.extend_from_slice(bytes);
+        body.extend(b"\r\n");
+    }
+    body.extend(format!("--{boundary}--\r\n").into_bytes());
+    (format!("multipart/form-data; boundary={boundary}"), body)
+}
+
+/// The settings' section: the models where this machine has them.
+pub fn section(more: &str) -> String {
+    let models = edgeveil_veil::models_dir();
+    assert!(models.join("yunet.onnx").exists(), "no model in {}: run veil/fetch-models", models.display());
+    format!("{more}\n[anonymise.veil]\nmodel = {models:?}\n")
+}
+
+/// Waits until a job has come to its end, and gives its last state.
+pub async fn ended(described: &Described, id: JobId) -> Value {
+    let mut last = Value::Null;
+    patiently("the end of a job", async || {
+        let answer = described.get(&format!("/v1/images/{id}")).await;
+        assert_eq!(answer.status, 200);
+        last = answer.json();
+        matches!(last["state"].as_str(), Some("done" | "failed"))
+    })
+    .await;
+    last
+}
+
+/// Names of all objects below a place, without folders and what is half written.
+pub fn objects(place: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![place.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                open.push(entry.path());
+            } else if !name.contains('#') {
+                found.insert(name);
+            }
+        }
+    }
+    found
+}
+
+/// `edgeveil-bridge worker`, which does not outlive its test.
+pub struct Worker {
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Worker {
+    /// Starts one with these settings.
+    pub fn start(dir: &Path, settings: &str) -> Self {
+        let config = dir.join("worker.toml");
+        fs::write(&config, settings).unwrap();
+        let log = dir.join("worker.log");
+        let out = fs::File::options().create(true).append(true).open(&log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_edgeveil-bridge"))
+            .args(["worker", "--config"])
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        Self { child: Some(child), log }
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; it has to end well.
+    pub fn stop(mut self) {
+        let mut child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = child.wait().unwrap();
+        assert!(status.success(), "{status}\n{}", self.log());
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- worker:\n{}", self.log());
+        }
+    }
+}
+
+/// The settings of a worker beside a bridge of a bench.
+pub fn worker_settings(bench: &Bench, extra: &str) -> String {
+    format!("data_dir = {:?}\n{extra}", bench.path())
+}
