@@ -137,7 +137,12 @@ fn what_the_broker_throws_away_stays_on_disk() {
     // They arrive with a broker that takes them.
     let broker = Mosquitto::start(&lab, "broker", "", Mosquitto::ACL);
     let bridge = lab.bridge("bridge", &lab.bridge_settings_external(broker.port, ""));
-    let running = agent(&lab, broker.port, PATIENT);
+    let mut running = agent(&lab, broker.port, PATIENT);
+    // One that has just begun would not hear that it has to stop.
+    wait_for("its connection", || {
+        running.assert_running();
+        running.log().contains(" connected ").then_some(())
+    });
     account(&lab, broker.port, running, bridge);
     assert!(lab.stored().len() > 200);
 }

@@ -130,7 +130,9 @@ fn in_quotes(quoted: &str) -> Option<(String, &str)> {
 mod tests {
     use super::*;
 
-    fn names_and_contents(body: &[u8]) -> Result<Vec<(Option<String>, &[u8])>, FormError> {
+    type Field<'b> = (Option<String>, &'b [u8]);
+
+    fn names_and_contents(body: &[u8]) -> Result<Vec<Field<'_>>, FormError> {
         Ok(parts(body, "b")?.into_iter().map(|part| (part.name, part.content)).collect())
     }
 
@@ -140,7 +142,7 @@ mod tests {
             content-type: image/png\r\nCONTENT-DISPOSITION: form-data; filename=\"; name=\\\"x\\\"\"; name=image\r\n\r\n\x89\r\n\r\n\0\r\n\
             --b\r\n\r\nno header\r\n--b\r\n\r\n--b--\r\nignored";
         let found = names_and_contents(body).unwrap();
-        let wanted: Vec<(Option<String>, &[u8])> = vec![
+        let wanted: Vec<Field<'_>> = vec![
             (Some("note".to_owned()), b"a\r\n--c"),
             (Some("image".to_owned()), b"\x89\r\n\r\n\0"),
             (None, b"no header"),

@@ -182,6 +182,6 @@ async fn a_broker_of_another_ca_is_told_and_gets_nothing() {
     broker.start();
     let (bench, outbox) = bench(&broker, &format!("ca = {:?}\n", ours.join("ca.pem"))).await;
     send(&bench, "pi", 0, 1).await;
-    reason(&outbox, "UnknownIssuer").await;
+    reason(&outbox, "invalid peer certificate").await;
     assert_eq!(outbox.counts().await.unwrap(), (1, 0));
 }

@@ -17,7 +17,8 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -161,7 +162,8 @@ impl Worker {
     pub fn start(dir: &Path, settings: &str) -> Self {
         let config = dir.join("worker.toml");
         fs::write(&config, settings).unwrap();
-        let log = dir.join("worker.log");
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let log = dir.join(format!("worker-{}.log", COUNT.fetch_add(1, Relaxed)));
         let out = fs::File::options().create(true).append(true).open(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_edgeveil-bridge"))
             .args(["worker", "--config"])
@@ -180,8 +182,13 @@ impl Worker {
         child.wait().unwrap();
     }
 
-    /// SIGTERM; it has to end well.
+    /// SIGTERM, once it runs; it has to end well.
     pub fn stop(mut self) {
+        let patience = Instant::now() + PATIENCE;
+        while !self.log().contains("worker runs") {
+            assert!(Instant::now() < patience, "it does not come to run: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let mut child = self.child.take().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
