@@ -28,6 +28,10 @@ pub use results::Results;
 
 use crate::{objects::Objects, settings::AnonymiseSettings};
 use anyhow::Result;
+use std::time::{Duration, SystemTime};
+
+/// What was begun longer ago and has not come to its end was left by somebody who was killed.
+const LONGEST_WRITE: Duration = Duration::from_secs(600);
 
 /// Where pictures lie.
 #[derive(Debug, Clone)]
@@ -44,11 +48,12 @@ impl Places {
         let input = Objects::open_as(&settings.input, "anonymise.input").await?;
         let output = Results::open(&settings.output, "anonymise.output").await?;
         let (sweep_input, sweep_output) = (input.clone(), output.clone());
-        let now = std::time::SystemTime::now();
+        // Other processes may be writing there now, and for longer than this none does.
+        let before = SystemTime::now() - LONGEST_WRITE;
         // Not one of the runtime's threads: nobody waits for it at the end.
         std::thread::spawn(move || {
-            sweep_input.sweep(now);
-            sweep_output.sweep(now);
+            sweep_input.sweep(before);
+            sweep_output.sweep(before);
         });
         Ok(Self { input, output })
     }
