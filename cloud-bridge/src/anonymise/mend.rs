@@ -15,6 +15,10 @@ const ROUND: Duration = Duration::from_secs(600);
 /// An upload takes no longer than [`super::api::UPLOAD`], so a raw picture this old will have no row any more.
 const ORPHAN: Duration = Duration::from_secs(900);
 
+/// What was begun longer ago and has not come to its end was left half written by somebody who was killed. Others may be
+/// writing there now.
+const LONGEST_WRITE: Duration = Duration::from_secs(600);
+
 /// Finishes and removes.
 #[derive(Debug)]
 pub struct Mender {
@@ -94,6 +98,7 @@ impl Mender {
         if let Some(kept) = self.settings.keep_results {
             self.expire(JobState::Done, kept, &mut mended).await?;
         }
+        self.half_written(now).await;
         self.orphans(now, &mut mended).await?;
         self.without_raw(&mut mended).await?;
         Ok(mended)
@@ -112,6 +117,18 @@ impl Mender {
             if ended.is_empty() {
                 return Ok(());
             }
+        }
+    }
+
+    /// In the input place these are raw pictures, too.
+    async fn half_written(&self, now: SystemTime) {
+        let (Places { input, output }, before) = (self.places.clone(), now - LONGEST_WRITE);
+        let sweep = move || {
+            input.sweep(before);
+            output.sweep(before);
+        };
+        if let Err(error) = tokio::task::spawn_blocking(sweep).await {
+            tracing::warn!(%error, "cannot look for what was left half written");
         }
     }
 

@@ -28,11 +28,6 @@ pub use results::Results;
 
 use crate::{objects::Objects, settings::AnonymiseSettings};
 use anyhow::Result;
-use std::time::{Duration, SystemTime};
-
-/// What was begun longer ago and has not come to its end was left by somebody who was killed.
-const LONGEST_WRITE: Duration = Duration::from_secs(600);
-
 /// Where pictures lie.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -47,14 +42,6 @@ impl Places {
     pub async fn open(settings: &AnonymiseSettings) -> Result<Self> {
         let input = Objects::open_as(&settings.input, "anonymise.input").await?;
         let output = Results::open(&settings.output, "anonymise.output").await?;
-        let (sweep_input, sweep_output) = (input.clone(), output.clone());
-        // Other processes may be writing there now, and for longer than this none does.
-        let before = SystemTime::now() - LONGEST_WRITE;
-        // Not one of the runtime's threads: nobody waits for it at the end.
-        std::thread::spawn(move || {
-            sweep_input.sweep(before);
-            sweep_output.sweep(before);
-        });
         Ok(Self { input, output })
     }
 }

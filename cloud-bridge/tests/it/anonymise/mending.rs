@@ -86,8 +86,17 @@ async fn what_a_crash_leaves_is_finished() {
     // And what is none of ours.
     lab.mender.places.input.put("2020/01/01/notes.txt", Bytes::from_static(b"x")).await.unwrap();
 
+    // Left half written by a process that was killed; and one that somebody is writing now.
+    let input = lab.bench.path().join("anonymise/input");
+    let (half, under_way) = (input.join("half.raw#1"), input.join("under-way.raw#1"));
+    for path in [&half, &under_way] {
+        fs::write(path, "x").unwrap();
+    }
+    fs::File::options().write(true).open(&half).unwrap().set_modified(hour_ago).unwrap();
+
     let mended = lab.mender.round(now).await.unwrap();
     assert_eq!((mended.orphans, mended.raw, mended.without_raw, mended.expired), (1, 1, 1, 0));
+    assert!(!half.exists() && under_way.exists());
     let mut left = raw(&[young, waits]);
     left.insert("notes.txt".to_owned());
     assert_eq!(lab.there("input"), left, "{orphan} is gone");
