@@ -46,7 +46,7 @@ impl Monitor {
         let [mut ticks, mut looks] = [self.every, self.every.min(LOOK)].map(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut dropped = BTreeMap::new();
+        let mut told = BTreeMap::new();
         loop {
             let stopping = tokio::select! {
                 biased;
@@ -58,7 +58,7 @@ impl Monitor {
                 _ = ticks.tick() => false,
             };
             let health = block_in_place(|| self.measure());
-            self.tell_drops(&health, &mut dropped).await;
+            self.tell_drops(&health, &mut told).await;
             if stopping {
                 // The counters end with the process; what they have not told yet is a record now.
                 return;
@@ -110,21 +110,22 @@ impl Monitor {
         }
     }
 
-    /// One event for all that was dropped since the last measurement, by lane.
-    async fn tell_drops(&self, health: &Health, known: &mut BTreeMap<(String, String), u64>) {
-        for (lane, lane_health) in &health.spool {
-            let mut news = Vec::new();
-            for (reason, count) in &lane_health.dropped {
-                let before = known.insert((lane.clone(), reason.clone()), *count).unwrap_or(0);
-                if *count > before {
-                    news.push(format!("{} {reason}", count - before));
-                }
-            }
-            if !news.is_empty() {
-                let detail = format!("records dropped: {}", news.join(", "));
-                self.records.event_async(EventKind::Dropped, Some(lane.clone()), detail).await;
-            }
+    /// One event for all that was dropped since this start, when there is more than the last one told. On a full disk
+    /// such an event may be dropped itself, which is news again: the next one then tells the same and more.
+    async fn tell_drops(&self, health: &Health, told: &mut BTreeMap<String, BTreeMap<String, u64>>) {
+        let all = health.spool.iter().filter(|(_, lane)| !lane.dropped.is_empty());
+        let all: BTreeMap<_, _> = all.map(|(name, lane)| (name.clone(), lane.dropped.clone())).collect();
+        if all == *told {
+            return;
         }
+        let lane = |(name, dropped): (&String, &BTreeMap<String, u64>)| {
+            let counts: Vec<_> = dropped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            format!("{name}: {}", counts.join(", "))
+        };
+        let lanes: Vec<_> = all.iter().map(lane).collect();
+        let detail = format!("records dropped since the start: {}", lanes.join("; "));
+        self.records.event_async(EventKind::Dropped, None, detail).await;
+        *told = all;
     }
 }
 

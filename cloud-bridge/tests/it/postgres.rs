@@ -265,9 +265,11 @@ async fn drain(
     let outbox = Outbox::new(catalog, forward::AWS, watch::channel(()).1);
     let mut mine = 0;
     loop {
+        // Asked before the look, or rows that came between the two would be left.
+        let last = *end.borrow_and_update();
         let rows = outbox.take(20).await.unwrap();
         if rows.is_empty() {
-            if *end.borrow_and_update() {
+            if last {
                 return mine;
             }
             tokio::task::yield_now().await;
