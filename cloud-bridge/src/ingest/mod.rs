@@ -13,7 +13,7 @@ use crate::{
     backoff::Backoff,
     catalog::{Batch, Catalog, CatalogError, Content, DeadLetter, MAX_DEAD_LETTERS, Record},
     metrics::Metrics,
-    objects::Objects,
+    objects::{KeyTemplate, Objects},
     readiness::{Part, Readiness},
     settings::IngestSettings,
     source::{Delivery, Inbound, Receipt, Room, ToDevices},
@@ -55,6 +55,8 @@ pub struct Ingest {
     pub catalog: Catalog,
     /// Where images go.
     pub objects: Objects,
+    /// How they are named there.
+    pub image_key: KeyTemplate,
     /// Where acknowledgements go.
     pub devices: ToDevices,
     /// Whom alerts are forwarded to.
@@ -176,7 +178,8 @@ impl Ingest {
         let mut work = Work::default();
         work.batch.targets.clone_from(&self.targets);
         for inbound in messages {
-            let (lane, message) = record::read(&self.topics, &inbound.topic, &inbound.payload);
+            let (lane, message) =
+                record::read(&self.topics, &self.image_key, &inbound.topic, &inbound.payload);
             self.metrics.received.get_or_create(&lane.into()).inc();
             match message {
                 Message::Record(record) => self.take(&mut work, record, &inbound.payload),
@@ -309,7 +312,7 @@ impl Ingest {
                 finished(running.join_next().await)?;
             }
             let objects = self.objects.clone();
-            running.spawn(async move { objects.put(&object, bytes).await });
+            running.spawn(async move { objects.create(&object, bytes).await });
         }
         while let Some(put) = running.join_next().await {
             finished(Some(put))?;

@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::{Content, DeadLetter, Health, Presence, Record},
-    objects,
+    objects::{self, KeyTemplate},
 };
 use bytes::Bytes;
 use edgeveil_wire::{
@@ -27,8 +27,8 @@ pub enum Message {
     Ignored,
 }
 
-/// Reads a message. The lane is for metrics: none for what is no record.
-pub fn read(topics: &Topics, topic: &str, payload: &Bytes) -> (Option<Lane>, Message) {
+/// Reads a message; images are to be named by `keys`. The lane is for metrics: none for what is no record.
+pub fn read(topics: &Topics, keys: &KeyTemplate, topic: &str, payload: &Bytes) -> (Option<Lane>, Message) {
     let (device, parsed) = match topics.parse(topic) {
         Ok(parsed) => parsed,
         Err(error) if is_elsewhere(topics, topic) => {
@@ -73,7 +73,7 @@ pub fn read(topics: &Topics, topic: &str, payload: &Bytes) -> (Option<Lane>, Mes
         Topic::Image(camera) => {
             let lane = Some(Lane::Image);
             let message = match ImageMeta::from_jpeg(payload) {
-                Ok(meta) => match image(&device, &camera, meta, payload.len()) {
+                Ok(meta) => match image(keys, &device, &camera, meta, payload.len()) {
                     Ok(content) => keep(content),
                     Err((id, reason)) => refused(lane, Some(id), reason),
                 },
@@ -100,6 +100,7 @@ fn health(device: DeviceName, payload: &Bytes) -> Result<Message, String> {
 }
 
 fn image(
+    keys: &KeyTemplate,
     device: &DeviceName,
     camera: &Name,
     meta: ImageMeta,
@@ -112,7 +113,7 @@ fn image(
     if meta.camera != *camera {
         return Err((id, format!("its EXIF names camera `{}`, its topic `{camera}`", meta.camera)));
     }
-    let object = objects::key(device, &meta);
+    let object = keys.key(device, &meta);
     Ok(Content::Image { meta, object, bytes })
 }
 
@@ -171,7 +172,7 @@ mod tests {
     }
 
     fn read(topic: &str, payload: &[u8]) -> Message {
-        super::read(&Topics::default(), topic, &Bytes::copy_from_slice(payload)).1
+        super::read(&Topics::default(), &KeyTemplate::default(), topic, &Bytes::copy_from_slice(payload)).1
     }
 
     #[test]

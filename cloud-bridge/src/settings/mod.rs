@@ -12,6 +12,7 @@ pub use anonymise::{AnonymiseSettings, ImageAccess, VeilSettings};
 pub use reader::{Env, Problem};
 pub use units::{ByteSize, HostPort, Hosts, time};
 
+use crate::objects::KeyTemplate;
 use edgeveil_wire::{Name, Topics};
 use reader::{Reader, Section};
 use std::{
@@ -33,6 +34,10 @@ pub struct Settings {
     pub http: SocketAddr,
     /// Where images are kept.
     pub objects: ObjectSettings,
+    /// How they are named there.
+    pub image_key: KeyTemplate,
+    /// How long a link lasts by which pages send browsers to the bucket; none: the bridge reads the image for them.
+    pub image_links: Option<Duration>,
     /// Where rows are kept.
     pub catalog: CatalogSettings,
     /// How records are batched.
@@ -214,6 +219,23 @@ pub struct S3Settings {
     pub secret_access_key_file: Option<PathBuf>,
     /// Whether `http://` endpoints are fine.
     pub allow_http: bool,
+    /// How the service encrypts what it keeps; none: as the bucket is set up.
+    pub encryption: Option<Encryption>,
+    /// The storage class of new objects; none: the service's own.
+    pub storage_class: Option<String>,
+    /// Whether records are written by `If-None-Match`, which some services do not know.
+    pub conditional_put: bool,
+}
+
+/// How S3 encrypts what it keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// By keys of S3's own.
+    S3,
+    /// By a key in KMS: this one, or the account's.
+    Kms(Option<String>),
+    /// The same, in two layers.
+    KmsTwice(Option<String>),
 }
 
 /// Where rows are kept.
@@ -553,6 +575,41 @@ mod tests {
         let found = problems(&text("a", "password_file = \"p\"\nqueue = \"amq.x\"\n"));
         assert!(found[0].starts_with("b.toml:7: `amqp.queue`"), "{found:?}");
         assert!(found[1].contains("`amqp.user`: is missing"), "{found:?}");
+    }
+
+    #[test]
+    fn images_in_s3_are_named_encrypted_and_linked_as_is_set() {
+        let text = |more: &str| {
+            format!("[objects]\n{more}\n[objects.s3]\nbucket = \"b\"\nstorage_class = \"STANDARD_IA\"\n")
+        };
+        let settings = |more: &str, s3: &str| Settings::parse("b.toml", &(text(more) + s3), &none).unwrap();
+        let s3 = |settings: &Settings| match &settings.objects {
+            ObjectSettings::S3(s3) => s3.clone(),
+            ObjectSettings::Folder(folder) => panic!("{folder:?}"),
+        };
+        let plain = settings("", "");
+        assert_eq!((plain.image_key, plain.image_links), (KeyTemplate::default(), None));
+        let s3_plain = s3(&settings("", ""));
+        assert_eq!((s3_plain.encryption, s3_plain.conditional_put), (None, true));
+        let full = settings(
+            "key = \"{device}/{id}.jpg\"\nlinks = \"15 min\"",
+            "encryption = \"aws:kms\"\nkms_key_id = \"k\"\nconditional_put = false\n",
+        );
+        assert_eq!(full.image_links, Some(Duration::from_secs(900)));
+        assert_eq!(s3(&full).encryption, Some(Encryption::Kms(Some("k".to_owned()))));
+        assert_eq!(s3(&full).storage_class.as_deref(), Some("STANDARD_IA"));
+        for (more, s3, line, key) in [
+            ("key = \"{device}.jpg\"", "", 2, "objects.key"),
+            ("links = \"8 d\"", "", 2, "objects.links"),
+            ("", "encryption = \"rot13\"", 6, "objects.s3.encryption"),
+            ("", "kms_key_id = \"k\"", 6, "objects.s3.kms_key_id"),
+            ("", "encryption = \"AES256\"\nkms_key_id = \"k\"", 7, "objects.s3.kms_key_id"),
+        ] {
+            let found = problems(&(text(more) + s3));
+            assert!(found[0].starts_with(&format!("b.toml:{line}: `{key}`")), "{found:?}");
+        }
+        let found = problems("[objects]\nlinks = \"15 min\"\n");
+        assert!(found[0].starts_with("b.toml:2: `objects.links`"), "{found:?}");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use super::{
     AmqpLogin, AmqpSettings, AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, CatalogSettings,
-    EnrollSettings, IngestSettings, KafkaMechanism, KafkaSettings, KafkaTls, LogFormat, LogSettings,
-    MqttSettings, ObjectSettings, PostgresSettings, RetentionSettings, S3Settings, Settings, SourceSettings,
-    TlsFiles, WebhookSettings, reader::Section,
+    Encryption, EnrollSettings, IngestSettings, KafkaMechanism, KafkaSettings, KafkaTls, LogFormat,
+    LogSettings, MqttSettings, ObjectSettings, PostgresSettings, RetentionSettings, S3Settings, Settings,
+    SourceSettings, TlsFiles, WebhookSettings, reader::Section,
 };
+use crate::objects::KeyTemplate;
 use edgeveil_wire::Topics;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -22,7 +23,10 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let listen = http.or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
     http.finish();
     let anonymise = super::anonymise::anonymise(root.section("anonymise"), &data_dir, listen);
-    let objects = objects(root.section("objects"), data_dir.join("objects"));
+    let section = root.section("objects");
+    let image_key = section.or("key", KeyTemplate::default());
+    let image_links = image_links(&section);
+    let objects = objects(section, data_dir.join("objects"));
     let catalog = root.section("catalog");
     let catalog = catalog_settings(catalog, &data_dir);
     let ingest = ingest(root.section("ingest"));
@@ -46,6 +50,8 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         source: source?,
         http: listen,
         objects: objects?,
+        image_key,
+        image_links,
         catalog: catalog?,
         ingest,
         enroll: enroll?,
@@ -189,6 +195,9 @@ pub(super) fn objects(section: Section<'_, '_>, folder: PathBuf) -> Option<Objec
         }
         let region = s3.or("region", "us-east-1".to_owned());
         let (id, secret) = (s3.get("access_key_id_file"), s3.get("secret_access_key_file"));
+        let encryption = encryption(&s3);
+        let storage_class = s3.get("storage_class");
+        let conditional_put = s3.or("conditional_put", true);
         s3.finish();
         ObjectSettings::S3(S3Settings {
             endpoint,
@@ -197,12 +206,45 @@ pub(super) fn objects(section: Section<'_, '_>, folder: PathBuf) -> Option<Objec
             access_key_id_file: id,
             secret_access_key_file: secret,
             allow_http,
+            encryption,
+            storage_class,
+            conditional_put,
         })
     } else {
         ObjectSettings::Folder(section.or("folder", folder))
     };
     section.finish();
     Some(settings)
+}
+
+fn encryption(s3: &Section<'_, '_>) -> Option<Encryption> {
+    let (kind, key) = (s3.get::<String>("encryption"), s3.get::<String>("kms_key_id"));
+    let by_kms = kind.as_deref().is_some_and(|kind| kind.starts_with("aws:kms"));
+    if key.is_some() && !by_kms {
+        s3.problem("kms_key_id", "wants encryption = \"aws:kms\" or \"aws:kms:dsse\" beside it".to_owned());
+    }
+    match kind?.as_str() {
+        "AES256" => Some(Encryption::S3),
+        "aws:kms" => Some(Encryption::Kms(key)),
+        "aws:kms:dsse" => Some(Encryption::KmsTwice(key)),
+        other => {
+            let text = format!("`{other}`; wants \"AES256\", \"aws:kms\" or \"aws:kms:dsse\"");
+            s3.problem("encryption", text);
+            None
+        }
+    }
+}
+
+/// S3's own bound is a week.
+fn image_links(objects: &Section<'_, '_>) -> Option<Duration> {
+    let lasts: Duration = objects.get("links")?;
+    if !(Duration::from_secs(10)..=Duration::from_secs(7 * 86_400)).contains(&lasts) {
+        objects.problem("links", "wants \"10 s\" to \"7 d\"".to_owned());
+    }
+    if !objects.is_set("s3") && !objects.section("s3").is_given(&["bucket"]) {
+        objects.problem("links", "is for a bucket, and images are in a folder; set objects.s3".to_owned());
+    }
+    Some(lasts)
 }
 
 fn catalog_settings(section: Section<'_, '_>, data_dir: &Path) -> Option<CatalogSettings> {

@@ -1,6 +1,7 @@
 //! Values with their units, as people write them.
 
 use super::reader::Setting;
+use crate::objects::KeyTemplate;
 use edgeveil_wire::{Name, Topics};
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use toml::de::DeValue;
@@ -71,6 +72,14 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     Some((text[..end].parse().ok()?, text[end..].trim()))
+}
+
+impl Setting for KeyTemplate {
+    const WANTS: &'static str =
+        "a name such as \"{device}/{camera}/{year}/{month}/{day}/{time}-{id}.jpg\" ({hour} too)";
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 impl Setting for Duration {

@@ -30,6 +30,8 @@ pub struct Web {
     pub catalog: Catalog,
     /// Images.
     pub objects: Objects,
+    /// How long a link to the bucket lasts; none: images come through here.
+    pub links: Option<Duration>,
     /// `/metrics`
     pub metrics: Arc<Metrics>,
     /// `/readyz`
@@ -116,14 +118,14 @@ impl Probes {
     }
 }
 
+const POLICY: &str = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'";
+
 /// The same for every answer: nothing from elsewhere is loaded, and nobody frames these pages.
 async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let fixed = [
-        (header::CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'; base-uri 'none'"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
+    let policy = response.headers_mut().entry(header::CONTENT_SECURITY_POLICY);
+    policy.or_insert(HeaderValue::from_static(POLICY));
+    let fixed = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::REFERRER_POLICY, "no-referrer")];
     for (name, value) in fixed {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
@@ -156,7 +158,28 @@ async fn overview(State(web): State<Web>) -> Result<Response, Failed> {
     let now = jiff::Timestamp::now().as_millisecond();
     let (missing, troubles) = (web.readiness.missing(), web.troubles.now());
     let view = pages::Overview { images, alerts, devices, missing, troubles, now };
-    Ok(pages::overview(&view, &web.enrol).into_response())
+    let mut page = pages::overview(&view, &web.enrol).into_response();
+    if let Some(bucket) = web.bucket().await {
+        page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, bucket);
+    }
+    Ok(page)
+}
+
+impl Web {
+    /// What a page says to browsers that are sent to the bucket for its images: none when they are not, or when there is no
+    /// link for now, as for want of credentials.
+    async fn bucket(&self) -> Option<HeaderValue> {
+        let link = self.objects.link("origin", self.links?).await.ok()??;
+        let origin = reqwest::Url::parse(&link).ok()?.origin().ascii_serialization();
+        HeaderValue::try_from(format!("{POLICY}; img-src 'self' {origin}")).ok()
+    }
+}
+
+/// The way to the bucket. Browsers keep it for half of its time, so that it is good when they use it.
+fn redirect(link: &str, lasts: Duration) -> Response {
+    let kept = format!("private, max-age={}", lasts.as_secs() / 2);
+    let headers = [(header::LOCATION, link), (header::CACHE_CONTROL, &kept)];
+    (StatusCode::TEMPORARY_REDIRECT, headers).into_response()
 }
 
 async fn style() -> impl IntoResponse {
@@ -173,6 +196,13 @@ async fn image(
         return Ok(not_found());
     };
     let Some(object) = web.catalog.image_object(&device, id).await? else { return Ok(not_found()) };
+    if let Some(lasts) = web.links {
+        match web.objects.link(&object, lasts).await {
+            Ok(Some(link)) => return Ok(redirect(&link, lasts)),
+            Ok(None) => {}
+            Err(error) => return Ok((StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()),
+        }
+    }
     match web.objects.get(&object).await {
         Ok(bytes) => {
             // An id names the same bytes for ever.

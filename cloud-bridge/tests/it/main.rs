@@ -17,4 +17,5 @@ mod outbox;
 mod pages;
 mod postgres;
 mod retention;
+mod s3;
 mod webhook;

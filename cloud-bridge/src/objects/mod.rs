@@ -2,12 +2,17 @@
 //!
 //! In a folder a put is durable when it returns: the file's bytes, its name, and every folder that was made for it.
 
+mod key;
+mod s3;
+
+pub use key::{KeyTemplate, dead_key};
+
 use crate::settings::{ObjectSettings, S3Settings};
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use edgeveil_wire::{DeviceName, ImageMeta, RecordId};
 use object_store::{
-    ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, aws::AmazonS3, local::LocalFileSystem, path::Path,
+    signer::Signer,
 };
 use std::{
     ffi::OsStr,
@@ -24,8 +29,16 @@ pub struct Objects {
     store: Arc<dyn ObjectStore>,
     place: String,
     folder: Option<PathBuf>,
+    bucket: Option<Arc<Bucket>>,
     /// Its settings' section, for remedies.
     section: &'static str,
+}
+
+/// What a folder has not.
+#[derive(Debug)]
+struct Bucket {
+    store: AmazonS3,
+    settings: S3Settings,
 }
 
 /// Why an object could not be written or read. The text names the place and, where it is known, the remedy.
@@ -58,12 +71,19 @@ impl Objects {
                 let probe = folder.join(".writable");
                 fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).with_context(remedy)?;
                 let store = LocalFileSystem::new_with_prefix(folder).with_context(remedy)?.with_fsync(true);
-                Ok(Self { store: Arc::new(store), place, folder: Some(folder.clone()), section })
+                Ok(Self {
+                    store: Arc::new(store),
+                    place,
+                    folder: Some(folder.clone()),
+                    bucket: None,
+                    section,
+                })
             }
             ObjectSettings::S3(settings) => {
                 let place = format!("bucket {}", settings.bucket);
-                let store = s3(settings).with_context(|| place.clone())?;
-                Ok(Self { store: Arc::new(store), place, folder: None, section })
+                let store = s3::open(settings).with_context(|| place.clone())?;
+                let bucket = Some(Arc::new(Bucket { store: store.clone(), settings: settings.clone() }));
+                Ok(Self { store: Arc::new(store), place, folder: None, bucket, section })
             }
         }
     }
@@ -74,7 +94,8 @@ impl Objects {
         let place = format!("object folder {}", folder.display());
         anyhow::ensure!(folder.is_dir(), "{place}: there is none; mend data_dir or objects.folder");
         let store = LocalFileSystem::new_with_prefix(folder).with_context(|| place.clone())?;
-        Ok(Self { store: Arc::new(store), place, folder: Some(folder.clone()), section: "objects" })
+        let folder = Some(folder.clone());
+        Ok(Self { store: Arc::new(store), place, folder, bucket: None, section: "objects" })
     }
 
     /// Whether it answers.
@@ -84,10 +105,50 @@ impl Objects {
         listed.map_err(|error| self.error(error)).map(drop)
     }
 
-    /// Writes an object; the same key with the same bytes any number of times.
+    /// Writes an object, in place of any that was there.
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        self.put_as(key, bytes, PutMode::Overwrite).await.map_err(|error| self.error(error))
+    }
+
+    /// Writes an object whose key names the same bytes for ever. Where it is there already nothing is written, so that a bucket
+    /// that keeps versions has one.
+    pub async fn create(&self, key: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        let conditional = self.bucket.as_ref().is_some_and(|bucket| bucket.settings.conditional_put);
+        if !conditional {
+            return self.put(key, bytes).await;
+        }
+        match self.put_as(key, bytes.clone(), PutMode::Create).await {
+            Err(object_store::Error::AlreadyExists { path, .. }) => {
+                let there = self.store.head(&Path::from(path.as_str())).await;
+                if there.map_err(|error| self.error(error))?.size == bytes.len() as u64 {
+                    return Ok(());
+                }
+                tracing::warn!(
+                    key,
+                    place = self.place,
+                    "something else has this record's key: it is replaced"
+                );
+                self.put(key, bytes).await
+            }
+            put => put.map_err(|error| self.error(error)),
+        }
+    }
+
+    async fn put_as(&self, key: &str, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
+        let path = Path::parse(key)?;
+        let options = match &self.bucket {
+            Some(bucket) => s3::put_options(&bucket.settings, key, mode),
+            None => PutOptions { mode, ..PutOptions::default() },
+        };
+        self.store.put_opts(&path, bytes.into(), options).await.map(drop)
+    }
+
+    /// Where whoever has this link can read the object, for so long. None in a folder.
+    pub async fn link(&self, key: &str, lasts: Duration) -> Result<Option<String>, ObjectError> {
+        let Some(bucket) = &self.bucket else { return Ok(None) };
         let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
-        self.store.put(&path, bytes.into()).await.map_err(|error| self.error(error)).map(drop)
+        let url = bucket.store.signed_url(reqwest::Method::GET, &path, lasts).await;
+        url.map(|url| Some(url.into())).map_err(|error| self.error(error))
     }
 
     /// Removes what a bridge that was killed has left half written in a folder: nobody else ever would. What is written
@@ -179,48 +240,29 @@ impl Objects {
             };
             return ObjectError { place: self.place.clone(), why: why.to_owned(), missing };
         }
-        let why = match &error {
-            object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
-                "access denied; check the keys, and that they may list, read and write this bucket".to_owned()
-            }
-            other => other.to_string(),
-        };
-        // Servers answer in XML of many lines.
-        let why = if why.contains("<Code>NoSuchBucket</Code>") {
+        let refused = matches!(
+            error,
+            object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. }
+        );
+        let why = error.to_string();
+        let says = |code: &str| why.contains(&format!("<Code>{code}</Code>"));
+        let why = if refused
+            || ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"].into_iter().any(says)
+        {
+            "access denied; check the keys, and that they may list, read and write this bucket".to_owned()
+        } else if says("NoSuchBucket") {
             format!("there is no such bucket; make it, or set {}.s3.bucket", self.section)
+        } else if says("NotImplemented") {
+            format!(
+                "it does not take a header of ours; try {0}.s3.conditional_put = false, and no {0}.s3.encryption or storage_class",
+                self.section
+            )
         } else {
+            // Servers answer in XML of many lines.
             why.split_whitespace().collect::<Vec<_>>().join(" ")
         };
         ObjectError { place: self.place.clone(), why, missing }
     }
-}
-
-fn s3(settings: &S3Settings) -> Result<object_store::aws::AmazonS3> {
-    let secret = |file: &std::path::Path| {
-        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        Ok::<_, anyhow::Error>(text.trim().to_owned())
-    };
-    // From the environment come AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their like.
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(&settings.bucket)
-        .with_region(&settings.region)
-        .with_allow_http(settings.allow_http)
-        // Ingest tries again by itself, and says meanwhile what is wrong.
-        .with_retry(RetryConfig {
-            max_retries: 2,
-            retry_timeout: Duration::from_secs(15),
-            ..RetryConfig::default()
-        });
-    if let Some(endpoint) = &settings.endpoint {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(file) = &settings.access_key_id_file {
-        builder = builder.with_access_key_id(secret(file)?);
-    }
-    if let Some(file) = &settings.secret_access_key_file {
-        builder = builder.with_secret_access_key(secret(file)?);
-    }
-    builder.build().context("S3 settings")
 }
 
 /// object_store writes `name#1` and renames it; a name that ends so is never an object's.
@@ -228,24 +270,6 @@ fn is_unfinished(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     let digits = name.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     digits > 0 && name.len() > digits && name[name.len() - digits - 1] == b'#'
-}
-
-/// `<device>/<camera>/<yyyy>/<mm>/<dd>/<timestamp>-<id>.jpg`, so that a folder can be browsed and a day be removed.
-pub fn key(device: &DeviceName, meta: &ImageMeta) -> String {
-    let time = meta.stamp.timestamp.to_zoned(jiff::tz::TimeZone::UTC);
-    let day = time.strftime("%Y/%m/%d");
-    let millis = meta.stamp.timestamp.as_millisecond().rem_euclid(1000);
-    format!(
-        "{device}/{}/{day}/{}.{millis:03}Z-{}.jpg",
-        meta.camera,
-        time.strftime("%Y%m%dT%H%M%S"),
-        meta.stamp.id
-    )
-}
-
-/// `dead/<device>/<id>.jpg`: a refused record, whole. No image has such a key: theirs have more levels.
-pub fn dead_key(device: &DeviceName, id: RecordId, extension: &str) -> String {
-    format!("dead/{device}/{id}.{extension}")
 }
 
 #[cfg(test)]
