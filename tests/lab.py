@@ -1,5 +1,5 @@
-"""A real mosquitto with mutual TLS and a bridge with SQLite or PostgreSQL in a temporary folder, for the scripts that measure."""
-import glob, os, re, shutil, socket, sqlite3, subprocess, sys, tempfile, threading, time
+"""A real mosquitto or RabbitMQ with mutual TLS and a bridge with SQLite or PostgreSQL in a temporary folder, for the scripts that measure."""
+import glob, json, os, re, shutil, socket, sqlite3, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.chdir(ROOT)
@@ -52,11 +52,16 @@ def load_average():
 
 class Lab:
     """Used with `with`: all that it has started ends with it, and its folder goes."""
-    def __init__(self, agent=AGENT, catalog="sqlite", replicas=1, bridge_more=""):
+    def __init__(self, agent=AGENT, catalog="sqlite", replicas=1, bridge_more="", broker="mosquitto", users=()):
+        """`broker` is "mosquitto", "rabbitmq", or "embedded" for the bridge's own. `users` are the devices that RabbitMQ is to know;
+        the others know all that have a certificate."""
         if catalog == "sqlite" and replicas > 1:
             raise ValueError("replicas share a PostgreSQL")
         self.agent_program, self.processes, self.port = agent, [], free_port()
-        self.catalog, self.replicas, self.bridge_more = catalog, replicas, bridge_more
+        self.catalog, self.replicas, self.bridge_more, self.users = catalog, replicas, bridge_more, users
+        self.embedded, self.with_rabbit = broker == "embedded", broker == "rabbitmq"
+        if self.embedded and replicas > 1:
+            raise ValueError("replicas share a broker")
         self.folder = tempfile.mkdtemp(prefix="edgeveil-lab-")
 
     def __enter__(self):
@@ -78,6 +83,20 @@ class Lab:
         folder = self.folder
         for what in (["init"], ["broker", "localhost"], ["device", "bridge"]):
             run(BRIDGE, "certs", *what, "--dir", f"{folder}/certs", stdout=subprocess.DEVNULL)
+        if not self.embedded:
+            self.broker = self.rabbitmq() if self.with_rabbit else self.mosquitto()
+            until("the broker", self.listens)
+        catalog = self.postgres() if self.catalog == "postgres" else ""
+        # Replicas have a folder of objects in common, a certificate, and a client id each.
+        os.mkdir(f"{folder}/objects")
+        self.bridges = [self.start_bridge(n, catalog) for n in range(self.replicas)]
+        self.bridge = self.bridges[0]
+        for n in range(self.replicas):
+            said = "consuming" if self.with_rabbit else "pages on" if self.embedded else "subscribed"
+            until("the bridge", lambda: said in self.read(self.bridge_file(n, "log")))
+
+    def mosquitto(self):
+        folder = self.folder
         broker = f"{folder}/certs/brokers/localhost"
         write(f"{folder}/mosquitto.conf", f"""
 user root
@@ -94,27 +113,60 @@ max_queued_messages 0
 set_tcp_nodelay true
 log_type error
 """)
-        self.mosquitto = self.start("mosquitto", "-c", f"{folder}/mosquitto.conf", log="mosquitto.log")
-        until("mosquitto", self.listens)
-        catalog = self.postgres() if self.catalog == "postgres" else ""
-        # Replicas have a folder of objects in common, a certificate, and a client id each.
-        os.mkdir(f"{folder}/objects")
-        self.bridges = [self.start_bridge(n, catalog) for n in range(self.replicas)]
-        self.bridge = self.bridges[0]
-        for n in range(self.replicas):
-            until("the bridge", lambda: "subscribed" in self.read(self.bridge_file(n, "log")))
+        return self.start("mosquitto", "-c", f"{folder}/mosquitto.conf", log="mosquitto.log")
+
+    def rabbitmq(self):
+        """One node, set up as docs/rabbitmq.md says, with an epmd of its own."""
+        folder, epmd = self.folder, free_port()
+        home, broker = f"{folder}/rabbit", f"{folder}/certs/brokers/localhost"
+        os.mkdir(home)
+        self.amqp_port = free_port()
+        with open(f"{ROOT}/docs/rabbitmq.md") as file:
+            shown = file.read()
+        config = shown.split("```ini\n")[1].split("```")[0]
+        for there, here in {"/etc/rabbitmq/ca.pem": f"{folder}/certs/ca.pem", "/etc/rabbitmq/cert.pem": f"{broker}/cert.pem",
+                            "/etc/rabbitmq/key.pem": f"{broker}/key.pem", "ssl.default = 8883": f"ssl.1 = 127.0.0.1:{self.port}",
+                            "ssl.default = 5671": f"ssl.1 = 127.0.0.1:{self.amqp_port}"}.items():
+            if there not in config:
+                sys.exit(f"docs/rabbitmq.md does not show {there}")
+            config = config.replace(there, here)
+        line = lambda command, user: next(at for at in shown.splitlines() if f"rabbitmqctl {command} {user} " in at)
+        users, permissions, topics = [], [], []
+        for like, name in [("desk-pi", user) for user in self.users] + [("bridge", "bridge")]:
+            own = lambda command: line(command, like).replace(like, name).split("'")[1::2]
+            users.append({"name": name, "password_hash": "", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": []})
+            permissions.append(dict(zip(("configure", "write", "read"), own("set_permissions")), user=name, vhost="/"))
+            topics.append(dict(zip(("write", "read"), own("set_topic_permissions")), user=name, vhost="/", exchange="amq.topic"))
+        definitions = {"vhosts": [{"name": "/"}], "users": users, "permissions": permissions, "topic_permissions": topics}
+        write(f"{home}/definitions.json", json.dumps(definitions))
+        write(f"{home}/rabbitmq.conf", config + f"load_definitions = {home}/definitions.json\nlog.console = true\nlog.file = false\n"
+              "disk_free_limit.absolute = 50MB\n")
+        write(f"{home}/plugins", "[rabbitmq_mqtt,rabbitmq_auth_mechanism_ssl].\n")
+        self.start("epmd", "-address", "127.0.0.1", "-port", str(epmd), log="epmd.log")
+        own = {"HOME": home, "LANG": "C.UTF-8", "ERL_EPMD_PORT": str(epmd), "ERL_EPMD_ADDRESS": "127.0.0.1", "RUNNING_UNDER_SYSTEMD": "true",
+               "RABBITMQ_NODENAME": "load@localhost", "RABBITMQ_DIST_PORT": str(free_port()), "RABBITMQ_LOGS": "-",
+               "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"}
+        for variable, name in {"CONF_ENV_FILE": "none", "CONFIG_FILE": "rabbitmq.conf", "ADVANCED_CONFIG_FILE": "advanced.config",
+                               "ENABLED_PLUGINS_FILE": "plugins", "GENERATED_CONFIG_DIR": "generated", "FEATURE_FLAGS_FILE": "feature_flags",
+                               "MNESIA_BASE": "data", "LOG_BASE": "log", "PID_FILE": "pid"}.items():
+            own[f"RABBITMQ_{variable}"] = f"{home}/{name}"
+        # The script becomes the Erlang machine.
+        return self.start("/usr/lib/rabbitmq/bin/rabbitmq-server", log="rabbitmq.log", env={**os.environ, **own}, cwd=home)
 
     def bridge_file(self, n, kind):
         return f"bridge.{kind}" if n == 0 else f"bridge-{n + 1}.{kind}"
 
     def start_bridge(self, n, catalog):
         folder, (ca, cert, key) = self.folder, self.identity("bridge")
+        source = f'[mqtt]\nhost = "localhost"\nport = {self.port}\nclient_id = "bridge-{n + 1}"'
+        if self.with_rabbit:
+            source = f'[amqp]\nhosts = "localhost:{self.amqp_port}"'
+        if self.embedded:
+            source = f'[broker]\nlisten = "127.0.0.1:{self.port}"'
+            cert, key = (f"{folder}/certs/brokers/localhost/{name}.pem" for name in ("cert", "key"))
         config = write(f"{folder}/{self.bridge_file(n, 'toml')}", f"""
 data_dir = "{folder}/bridge{'' if n == 0 else f'-{n + 1}'}"
-[mqtt]
-host = "localhost"
-port = {self.port}
-client_id = "bridge-{n + 1}"
+{source}
 ca = "{ca}"
 cert = "{cert}"
 key = "{key}"

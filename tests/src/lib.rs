@@ -4,6 +4,7 @@
 mod bridge;
 mod bucket;
 mod dice;
+mod gate;
 mod mosquitto;
 pub mod namespace;
 mod postgres;
@@ -17,6 +18,7 @@ mod unruly;
 pub use bridge::{PATIENT, oracle, verified};
 pub use bucket::{Bucket, PutDeed, PutScript};
 pub use dice::Dice;
+pub use gate::{Gate, Passed};
 pub use mosquitto::{Mosquitto, Watcher};
 pub use postgres::Postgres;
 pub use process::{Process, program};

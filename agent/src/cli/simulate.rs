@@ -139,7 +139,10 @@ fn time(text: &str) -> Result<Duration, String> {
 pub fn simulate(arguments: Arguments) -> Result<(), Failure> {
     let (json, fleet) = (arguments.json, fleet(arguments)?);
     allow_files(fleet.members.len() as u64 + FILES)?;
+    // The other processors are for what is measured, when that is on this machine.
+    let threads = std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).max(1));
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -12,6 +12,7 @@ mod outbox;
 mod read;
 mod replay;
 mod store;
+mod together;
 mod write;
 mod writing;
 

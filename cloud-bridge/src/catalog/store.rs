@@ -64,6 +64,11 @@ impl<'q> Ask<'q> {
         self
     }
 
+    pub fn bind_all(mut self, values: Vec<Value<'q>>) -> Self {
+        self.values.extend(values);
+        self
+    }
+
     /// Its text hardly ever comes again: not worth keeping it prepared.
     pub fn once(mut self) -> Self {
         self.once = true;
@@ -194,6 +199,11 @@ impl Tx {
             Self::SqliteMoment(tx) => as_in_sqlite(ask).fetch_all(&mut **tx).await,
             Self::Postgres(tx) => as_in_postgres(ask).fetch_all(&mut **tx).await,
         }
+    }
+
+    /// Whether values are `$1` and so on; else they are `?`.
+    pub fn numbers_values(&self) -> bool {
+        matches!(self, Self::Postgres(_))
     }
 
     pub async fn commit(self) -> sqlx::Result<()> {

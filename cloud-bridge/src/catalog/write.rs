@@ -2,13 +2,14 @@
 
 use super::{
     Catalog, CatalogError,
-    store::{Ask, Tx, ask, is_collision},
+    store::{Tx, Value, ask, is_collision},
+    together::Rows,
 };
 use edgeveil_wire::{
     Alert, ClockState, DeviceName, DeviceState, Event, ImageMeta, Lane, Name, Reading, RecordId, Severity,
     Stamp, Status,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// A record that was found good.
 #[derive(Debug, Clone)]
@@ -150,114 +151,148 @@ impl Catalog {
 }
 
 async fn write(tx: &mut Tx, batch: &Batch) -> sqlx::Result<Vec<bool>> {
-    let now = batch.received;
     // Devices first: holding their rows, replicas number what goes on of one device in the order of their commits.
     seen(tx, batch).await?;
+    let new = insert(tx, batch).await?;
     let mut fresh = Vec::with_capacity(batch.records.len());
     let mut sequences: BTreeMap<_, (i64, i64, i64)> = BTreeMap::new();
+    let mut outbox = Rows::new("outbox (target, device, record, payload, created)", "ON CONFLICT DO NOTHING");
     for record in &batch.records {
-        let is_new = tx.run(insert(record, now)).await? == 1;
+        let stamp = record.stamp();
+        let (device, id) = (record.device.as_str(), stamp.id.to_string());
+        let key = (device.to_owned(), id);
+        let is_new = new.contains(&key);
         fresh.push(is_new);
         if !is_new {
             continue;
         }
-        let (stamp, seq) = (record.stamp(), record.stamp().seq.cast_signed());
+        let seq = stamp.seq.cast_signed();
         let account = sequences.entry((&record.device, stamp.boot, record.lane())).or_insert((0, seq, seq));
         *account = (account.0 + 1, account.1.min(seq), account.2.max(seq));
         if let Content::Alert(source, alert) = &record.content {
             let payload = crate::forward::payload(&record.device, source, alert);
             for target in &batch.targets {
-                let row = ask(
-                    "INSERT INTO outbox (target, device, record, payload, created) VALUES ($1, $2, $3, $4, $5)
-                     ON CONFLICT DO NOTHING",
-                )
-                .bind(*target)
-                .bind(record.device.as_str())
-                .bind(stamp.id.to_string())
-                .bind(payload.as_str())
-                .bind(now);
-                tx.run(row).await?;
+                let (id, payload) = (key.1.clone(), payload.clone());
+                outbox.push([
+                    (*target).into(),
+                    device.into(),
+                    id.into(),
+                    payload.into(),
+                    batch.received.into(),
+                ]);
             }
         }
     }
+    outbox.run(tx).await?;
+    let mut rows = Rows::new(
+        "sequence (device, boot, lane, count, min_seq, max_seq)",
+        "ON CONFLICT (device, boot, lane) DO UPDATE SET count = sequence.count + excluded.count,
+         min_seq = CASE WHEN excluded.min_seq < sequence.min_seq THEN excluded.min_seq ELSE sequence.min_seq END,
+         max_seq = CASE WHEN excluded.max_seq > sequence.max_seq THEN excluded.max_seq ELSE sequence.max_seq END",
+    );
     for ((device, boot, lane), (count, min, max)) in sequences {
-        let row = ask(
-            "INSERT INTO sequence (device, boot, lane, count, min_seq, max_seq) VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (device, boot, lane) DO UPDATE SET count = sequence.count + excluded.count,
-             min_seq = CASE WHEN excluded.min_seq < sequence.min_seq THEN excluded.min_seq ELSE sequence.min_seq END,
-             max_seq = CASE WHEN excluded.max_seq > sequence.max_seq THEN excluded.max_seq ELSE sequence.max_seq END",
-        )
-        .bind(device.as_str())
-        .bind(boot.to_string())
-        .bind(lane.as_str())
-        .bind(count)
-        .bind(min)
-        .bind(max);
-        tx.run(row).await?;
+        let boot = boot.to_string();
+        rows.push([
+            device.as_str().into(),
+            boot.into(),
+            lane.as_str().into(),
+            count.into(),
+            min.into(),
+            max.into(),
+        ]);
     }
+    rows.run(tx).await?;
     dead_letters(tx, batch).await?;
     devices(tx, batch).await?;
     Ok(fresh)
 }
 
-fn insert(record: &Record, now: i64) -> Ask<'_> {
-    let sql = match record.lane() {
-        Lane::Reading => {
-            "INSERT INTO reading (device, id, boot, seq, timestamp, clock, uptime, received, grp, score, vals)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING"
+/// Tells which were not there: device and id.
+async fn insert(tx: &mut Tx, batch: &Batch) -> sqlx::Result<HashSet<(String, String)>> {
+    const NEW: &str = "ON CONFLICT DO NOTHING RETURNING device, id";
+    let mut readings = Rows::new(
+        "reading (device, id, boot, seq, timestamp, clock, uptime, received, grp, score, vals)",
+        NEW,
+    );
+    let mut alerts = Rows::new(
+        "alert (device, id, boot, seq, timestamp, clock, uptime, received, source, reading, score, threshold, severity,
+         contributions, vals)",
+        NEW,
+    );
+    let mut events = Rows::new(
+        "event (device, id, boot, seq, timestamp, clock, uptime, received, event, subject, detail)",
+        NEW,
+    );
+    let mut images = Rows::new(
+        "image (device, id, boot, seq, timestamp, clock, uptime, received, camera, object, bytes, faces, cover, software)",
+        NEW,
+    );
+    for record in &batch.records {
+        let stamp = record.stamp();
+        let [a, b, c, d, e, f, g, h]: [Value<'_>; 8] = [
+            record.device.as_str().into(),
+            stamp.id.to_string().into(),
+            stamp.boot.to_string().into(),
+            stamp.seq.cast_signed().into(),
+            stamp.timestamp.as_millisecond().into(),
+            clock(stamp.clock).into(),
+            i64::try_from(stamp.uptime_ms).unwrap_or(i64::MAX).into(),
+            batch.received.into(),
+        ];
+        match &record.content {
+            Content::Reading(group, reading) => {
+                let (group, score, values) = (group.as_str(), reading.score, json(&reading.values));
+                readings.push([a, b, c, d, e, f, g, h, group.into(), score.into(), values.into()]);
+            }
+            Content::Alert(source, alert) => {
+                let severity = match alert.severity {
+                    Severity::Warning => "warning",
+                    Severity::Critical => "critical",
+                };
+                let (reading, shares) = (alert.reading.to_string(), json(&alert.contributions));
+                let [i, j, k, l]: [Value<'_>; 4] =
+                    [source.as_str().into(), reading.into(), alert.score.into(), alert.threshold.into()];
+                let values = json(&alert.values);
+                alerts.push([
+                    a,
+                    b,
+                    c,
+                    d,
+                    e,
+                    f,
+                    g,
+                    h,
+                    i,
+                    j,
+                    k,
+                    l,
+                    severity.into(),
+                    shares.into(),
+                    values.into(),
+                ]);
+            }
+            Content::Event(event) => {
+                let kind =
+                    serde_json::to_value(&event.event).ok().and_then(|kind| kind.as_str().map(str::to_owned));
+                let (subject, detail) = (event.subject.as_deref(), event.detail.as_str());
+                events.push([a, b, c, d, e, f, g, h, kind.into(), subject.into(), detail.into()]);
+            }
+            Content::Image { meta, object, bytes } => {
+                let bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);
+                let [i, j, k]: [Value<'_>; 3] =
+                    [meta.camera.as_str().into(), object.as_str().into(), bytes.into()];
+                let (faces, cover, software) =
+                    (i64::from(meta.faces), meta.cover.as_str(), meta.software.as_str());
+                images.push([a, b, c, d, e, f, g, h, i, j, k, faces.into(), cover.into(), software.into()]);
+            }
         }
-        Lane::Alert => {
-            "INSERT INTO alert (device, id, boot, seq, timestamp, clock, uptime, received, source, reading, score,
-             threshold, severity, contributions, vals)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING"
-        }
-        Lane::Status => {
-            "INSERT INTO event (device, id, boot, seq, timestamp, clock, uptime, received, event, subject, detail)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING"
-        }
-        Lane::Image => {
-            "INSERT INTO image (device, id, boot, seq, timestamp, clock, uptime, received, camera, object, bytes,
-             faces, cover, software)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING"
-        }
-    };
-    let stamp = record.stamp();
-    let row = ask(sql)
-        .bind(record.device.as_str())
-        .bind(stamp.id.to_string())
-        .bind(stamp.boot.to_string())
-        .bind(stamp.seq.cast_signed())
-        .bind(stamp.timestamp.as_millisecond())
-        .bind(clock(stamp.clock))
-        .bind(i64::try_from(stamp.uptime_ms).unwrap_or(i64::MAX))
-        .bind(now);
-    match &record.content {
-        Content::Reading(group, reading) => {
-            row.bind(group.as_str()).bind(reading.score).bind(json(&reading.values))
-        }
-        Content::Alert(source, alert) => row
-            .bind(source.as_str())
-            .bind(alert.reading.to_string())
-            .bind(alert.score)
-            .bind(alert.threshold)
-            .bind(match alert.severity {
-                Severity::Warning => "warning",
-                Severity::Critical => "critical",
-            })
-            .bind(json(&alert.contributions))
-            .bind(json(&alert.values)),
-        Content::Event(event) => row
-            .bind(serde_json::to_value(&event.event).ok().and_then(|kind| kind.as_str().map(str::to_owned)))
-            .bind(event.subject.as_deref())
-            .bind(event.detail.as_str()),
-        Content::Image { meta, object, bytes } => row
-            .bind(meta.camera.as_str())
-            .bind(object.as_str())
-            .bind(i64::try_from(*bytes).unwrap_or(i64::MAX))
-            .bind(i64::from(meta.faces))
-            .bind(meta.cover.as_str())
-            .bind(meta.software.as_str()),
     }
+    let mut new = HashSet::new();
+    new.extend(readings.returned::<(String, String)>(tx).await?);
+    new.extend(alerts.returned::<(String, String)>(tx).await?);
+    new.extend(events.returned::<(String, String)>(tx).await?);
+    new.extend(images.returned::<(String, String)>(tx).await?);
+    Ok(new)
 }
 
 async fn dead_letters(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
@@ -284,12 +319,14 @@ async fn seen(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
     // A last will is the broker's word, not the device's: it was not seen then.
     let alive = |presence: &&Presence| presence.status.state != DeviceState::Offline;
     seen.extend(batch.presence.iter().filter(alive).map(|presence| &presence.device));
+    let mut rows = Rows::new(
+        "device (name, first_seen, last_seen)",
+        "ON CONFLICT (name) DO UPDATE SET last_seen = excluded.last_seen",
+    );
     for device in seen {
-        let row = ask("INSERT INTO device (name, first_seen, last_seen) VALUES ($1, $2, $2)
-             ON CONFLICT (name) DO UPDATE SET last_seen = excluded.last_seen");
-        tx.run(row.bind(device.as_str()).bind(batch.received)).await?;
+        rows.push([device.as_str().into(), batch.received.into(), batch.received.into()]);
     }
-    Ok(())
+    rows.run(tx).await
 }
 
 async fn devices(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {

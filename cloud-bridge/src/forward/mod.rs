@@ -6,6 +6,7 @@ mod kafka;
 mod rows;
 mod webhook;
 
+pub use aws::TopicTemplate;
 pub use kafka::{KafkaError, config as kafka_config};
 pub use webhook::{WebhookError, open as open_webhook};
 

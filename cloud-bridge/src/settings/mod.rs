@@ -12,7 +12,7 @@ pub use anonymise::{AnonymiseSettings, ImageAccess, VeilSettings};
 pub use reader::{Env, Problem};
 pub use units::{ByteSize, HostPort, Hosts, time};
 
-use crate::objects::KeyTemplate;
+use crate::{forward::TopicTemplate, objects::KeyTemplate};
 use edgeveil_wire::{Name, Topics};
 use reader::{Reader, Section};
 use std::{
@@ -317,7 +317,7 @@ pub struct AwsSettings {
     /// The MQTT client id; one connection each.
     pub client_id: String,
     /// Where alerts are published.
-    pub topic: String,
+    pub topic: TopicTemplate,
     /// Publishes a second.
     pub rate: u32,
     /// Publishes without their PUBACK.

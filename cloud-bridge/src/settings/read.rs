@@ -6,7 +6,7 @@ use super::{
     LogSettings, MqttSettings, ObjectSettings, PostgresSettings, RetentionSettings, S3Settings, Settings,
     SourceSettings, TlsFiles, WebhookSettings, reader::Section,
 };
-use crate::objects::KeyTemplate;
+use crate::{forward::TopicTemplate, objects::KeyTemplate};
 use edgeveil_wire::Topics;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -338,12 +338,7 @@ fn aws_iot(section: Section<'_, '_>) -> Option<AwsSettings> {
     let tls = tls_files(&section);
     let port = section.or("port", 8883);
     let alpn = section.get("alpn").or_else(|| (port == 443).then(|| "x-amzn-mqtt-ca".to_owned()));
-    let topic = section.or("topic", "edgecloud/alerts".to_owned());
-    let bad = |c: char| matches!(c, '+' | '#' | '\0');
-    if topic.len() > 256 || topic.matches('/').count() > 7 || topic.starts_with('$') || topic.contains(bad) {
-        let text = "wants at most 256 bytes, 7 slashes, no `+` or `#`, and no `$` in front".to_owned();
-        section.problem("topic", text);
-    }
+    let topic = section.or("topic", TopicTemplate::default());
     let client_id = section.or("client_id", "edgeveil-bridge".to_owned());
     if client_id.len() > 128 {
         section.problem("client_id", "is longer than 128 bytes".to_owned());

@@ -1,7 +1,7 @@
 //! Values with their units, as people write them.
 
 use super::reader::Setting;
-use crate::objects::KeyTemplate;
+use crate::{forward::TopicTemplate, objects::KeyTemplate};
 use edgeveil_wire::{Name, Topics};
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use toml::de::DeValue;
@@ -72,6 +72,14 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     Some((text[..end].parse().ok()?, text[end..].trim()))
+}
+
+impl Setting for TopicTemplate {
+    const WANTS: &'static str =
+        "a topic such as \"edgecloud/alerts\" or \"edgecloud/{device}/alerts\" ({source} and {severity} too)";
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 impl Setting for KeyTemplate {

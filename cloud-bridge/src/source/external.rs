@@ -20,7 +20,7 @@ use edgeveil_wire::Topics;
 use rumqttc::{
     NetworkOptions, Outgoing, TlsConfiguration, Transport,
     v5::{
-        AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
+        AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError,
         mqttbytes::{
             QoS,
             v5::{ConnectProperties, Filter, Packet, Publish, SubscribeReasonCode},
@@ -272,5 +272,10 @@ impl Poller {
 
 /// What broke a connection, and what to do about it where that is known.
 pub fn explain(error: &ConnectionError, files: &TlsFiles) -> String {
-    tls::explain_within(error, files).unwrap_or_else(|| error.to_string())
+    // rumqttc does not tell that this one has a source: a server that speaks TLS 1.3 refuses a certificate only then.
+    let found = match error {
+        ConnectionError::MqttState(StateError::Deserialization(hidden)) => tls::explain_within(hidden, files),
+        error => tls::explain_within(error, files),
+    };
+    found.unwrap_or_else(|| error.to_string())
 }

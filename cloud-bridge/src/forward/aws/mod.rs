@@ -10,6 +10,9 @@
 //! refused one is to blame, and is set aside.
 
 mod session;
+mod topic;
+
+pub use topic::TopicTemplate;
 
 use super::rows::Rows;
 use crate::{

@@ -1,5 +1,6 @@
 //! What is under way on one connection.
 
+use super::topic::TopicTemplate;
 use crate::catalog::{Blame, OutboxRow};
 use rumqttc::{
     Outgoing,
@@ -62,8 +63,8 @@ impl Session {
             || self.sent.front().map(|sent| &sent.row).or(next).is_some_and(|row| row.refusals > 0)
     }
 
-    pub fn send(&mut self, topic: &str, row: OutboxRow) -> Result<(), String> {
-        let sent = self.client.try_publish(topic, QoS::AtLeastOnce, false, row.payload.clone());
+    pub fn send(&mut self, topic: &TopicTemplate, row: OutboxRow) -> Result<(), String> {
+        let sent = self.client.try_publish(topic.of(&row), QoS::AtLeastOnce, false, row.payload.clone());
         sent.map_err(|error| error.to_string())?;
         self.next = Instant::now() + self.pace;
         self.sent.push_back(Sent { row, packet: None, confirmed: false });
