@@ -93,7 +93,9 @@ class Lab:
         self.bridge = self.bridges[0]
         for n in range(self.replicas):
             said = "consuming" if self.with_rabbit else "pages on" if self.embedded else "subscribed"
-            until("the bridge", lambda: said in self.read(self.bridge_file(n, "log")))
+            until("the bridge", lambda: said in self.read(self.bridge_file(n, "log")) or self.bridges[n].poll() is not None)
+            if self.bridges[n].poll() is not None:
+                sys.exit(f"the bridge ended: {self.read(self.bridge_file(n, 'log'))}")
 
     def mosquitto(self):
         folder = self.folder

@@ -86,6 +86,13 @@ async fn anonymise(settings: &AnonymiseSettings) -> Result<()> {
     }
     objects(&settings.input, "anonymise.input").await?;
     objects(&settings.output, "anonymise.output").await?;
+    if let Some(amqp) = &settings.amqp {
+        for file in [Some(&amqp.password_file), amqp.ca.as_ref()].into_iter().flatten() {
+            std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+        }
+        objects(&amqp.input, "anonymise.amqp.input").await?;
+        objects(&amqp.output, "anonymise.amqp.output").await?;
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::{
     broker::{Broker, DevicePolicy, Setup},
     catalog::Catalog,
     certs, enroll, forward,
-    ingest::{self, Ingest},
+    ingest::{self, Ingest, Legacy},
     metrics::Metrics,
     objects::Objects,
     readiness::{Part, Readiness},
@@ -113,14 +113,28 @@ impl Bridge {
             }
             (SourceSettings::External(mqtt), _) => {
                 let (intake, ready, metrics) = (source_settings.intake, readiness.clone(), metrics.clone());
-                let (external, publisher) =
-                    External::new(mqtt, &settings.topics, intake, ready, metrics, stops.source.clone())?;
+                let (external, publisher) = External::new(
+                    mqtt,
+                    &settings.topics,
+                    settings.legacy.as_ref(),
+                    intake,
+                    ready,
+                    metrics,
+                    stops.source.clone(),
+                )?;
                 (Source::External(alone(external.run())?), ToDevices::External(publisher), None)
             }
             (SourceSettings::Amqp(amqp), _) => {
                 let (intake, ready, metrics) = (source_settings.intake, readiness.clone(), metrics.clone());
-                let (amqp, publisher) =
-                    Amqp::new(amqp, &settings.topics, intake, ready, metrics, stops.source.clone())?;
+                let (amqp, publisher) = Amqp::new(
+                    amqp,
+                    &settings.topics,
+                    settings.legacy.as_ref(),
+                    intake,
+                    ready,
+                    metrics,
+                    stops.source.clone(),
+                )?;
                 (Source::Amqp(alone(amqp.run())?), ToDevices::External(publisher), None)
             }
             (SourceSettings::Embedded(_), None) => unreachable!("an embedded broker has its listener"),
@@ -133,6 +147,7 @@ impl Bridge {
             catalog: catalog.clone(),
             objects: objects.clone(),
             image_key: settings.image_key.clone(),
+            legacy: settings.legacy.clone().map(Legacy::new),
             devices,
             targets,
             wake,
@@ -396,7 +411,7 @@ impl SourceParts<'_> {
             listener,
             tls: tls::server(&files)?,
             presence: Some(format!("{}/+/status", topics.prefix())),
-            policy: Arc::new(DevicePolicy::new(topics)),
+            policy: Arc::new(DevicePolicy::new(topics, self.settings.legacy.clone())),
             intake: self.intake.clone(),
             max_connections: broker.max_connections,
             metrics: self.metrics.clone(),

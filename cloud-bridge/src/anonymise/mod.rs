@@ -7,6 +7,8 @@
 //! What must stay true: nothing but a `VeiledJpeg` is written to the output place; a job has one result, whatever happens to
 //! its workers, since the result's key comes from the job's id alone; a picture that was taken in (202) is never lost.
 
+#[cfg(feature = "worker")]
+pub mod amqp;
 pub mod api;
 mod form;
 mod id;

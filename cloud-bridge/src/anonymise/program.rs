@@ -2,6 +2,7 @@
 
 use super::{
     Mender, Places,
+    amqp::Foreign,
     veiler::Veiler,
     worker::{self, Worker},
 };
@@ -42,6 +43,12 @@ impl Program {
         let http = probes.as_ref().and_then(|listener| listener.local_addr().ok());
         let veiler = Veiler::start(&settings)?;
         let places = Places::open(&settings).await?;
+        let foreign = match &settings.amqp {
+            Some(amqp) => {
+                Some(Foreign::open(amqp.clone(), &settings, veiler.clone(), metrics.clone()).await?)
+            }
+            None => None,
+        };
         let catalog = Catalog::open(&all.catalog).await?;
         // What a worker does not use is not missing.
         for part in [Part::Database, Part::Objects, Part::Source, Part::Pictures] {
@@ -70,6 +77,13 @@ impl Program {
             worker.run(of_worker).await;
             "worker"
         });
+        if let Some(foreign) = foreign {
+            let (stop, readiness) = (stop.clone(), readiness.clone());
+            parts.spawn(async move {
+                foreign.run(&readiness, stop).await;
+                "amqp"
+            });
+        }
         if let Some(listener) = probes {
             let probes = Probes { catalog: catalog.clone(), metrics, readiness };
             let stop = stop.clone();

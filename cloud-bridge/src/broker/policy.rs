@@ -1,5 +1,6 @@
 //! Who may do what. The embedded broker asks; nothing here knows how it works.
 
+use crate::settings::LegacySettings;
 use edgeveil_wire::{DeviceName, Topics};
 
 /// Who is at the other end, by its verified certificate alone.
@@ -39,12 +40,22 @@ pub trait Policy: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct DevicePolicy {
     topics: Topics,
+    legacy: Option<LegacySettings>,
 }
 
 impl DevicePolicy {
     /// For the topics below one prefix.
-    pub fn new(topics: Topics) -> Self {
-        Self { topics }
+    pub fn new(topics: Topics, legacy: Option<LegacySettings>) -> Self {
+        Self { topics, legacy }
+    }
+
+    /// Whether it is the topic of a publisher of another kind, and its own one.
+    fn is_legacy(&self, peer: &Peer, topic: &str) -> bool {
+        let Some(legacy) = &self.legacy else { return false };
+        legacy
+            .topic
+            .device(topic)
+            .is_some_and(|level| level.unwrap_or(legacy.device.as_str()) == peer.name.as_str())
     }
 
     fn below<'t>(&self, peer: &Peer, topic: &'t str) -> Option<&'t str> {
@@ -70,8 +81,8 @@ impl Policy for DevicePolicy {
                 || rest == "config/desired"
                 || (rest.starts_with("cmd/") && !rest.ends_with("/result"))
         };
-        peer.role == Role::Device
-            && self.below(peer, topic).is_some_and(|rest| !rest.is_empty() && rest != "cmd" && !bridges(rest))
+        let own = |rest: &str| !rest.is_empty() && rest != "cmd" && !bridges(rest);
+        peer.role == Role::Device && (self.below(peer, topic).is_some_and(own) || self.is_legacy(peer, topic))
     }
 
     fn may_subscribe(&self, peer: &Peer, filter: &str) -> bool {
@@ -102,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_device_writes_and_reads_only_its_own() {
-        let policy = DevicePolicy::new(Topics::default());
+        let policy = DevicePolicy::new(Topics::default(), None);
         let pi = peer("pi", Role::Device);
         for topic in [
             "edgeveil/pi/status",
@@ -145,7 +156,7 @@ mod tests {
 
     #[test]
     fn two_messages_of_a_device_are_kept() {
-        let policy = DevicePolicy::new(Topics::default());
+        let policy = DevicePolicy::new(Topics::default(), None);
         assert!(policy.may_retain("edgeveil/pi/status") && policy.may_retain("edgeveil/pi/config/reported"));
         for topic in
             ["edgeveil/pi/reading/env", "edgeveil/pi/image/status", "edgeveil/status", "other/pi/status"]
@@ -156,7 +167,7 @@ mod tests {
 
     #[test]
     fn an_observer_reads_all_and_writes_nothing() {
-        let policy = DevicePolicy::new(Topics::default());
+        let policy = DevicePolicy::new(Topics::default(), None);
         let anna = peer("anna", Role::Observer);
         assert!(
             policy.may_subscribe(&anna, "edgeveil/#") && policy.may_subscribe(&anna, "edgeveil/+/image/+")

@@ -192,7 +192,7 @@ async fn subscribe(router: &Arc<MessageRouter>, filter: String, intake: Intake) 
         let _held = (registration, kicked);
         while let Some(message) = messages.recv().await {
             let publish = message.publish;
-            if !intake.send(publish.topic_name.to_string(), publish.payload, Receipt::None).await {
+            if !intake.send(publish.topic_name.to_string(), publish.payload, Receipt::None, false).await {
                 break;
             }
         }
@@ -262,7 +262,7 @@ impl BrokerEventHandler for Hook {
             });
             let by_subscription = self.presence.as_ref().is_some_and(|filter| matches(filter, &event.topic));
             if !by_subscription
-                && !self.intake.send(event.topic.to_string(), event.payload, Receipt::None).await
+                && !self.intake.send(event.topic.to_string(), event.payload, Receipt::None, false).await
             {
                 tracing::debug!(topic = %event.topic, "not taken in: the bridge is stopping");
             }

@@ -1,7 +1,7 @@
 //! Questions to the catalog.
 
 use super::{Catalog, CatalogError, store::ask};
-use edgeveil_wire::{DeviceName, Lane, RecordId};
+use edgeveil_wire::{DeviceName, Lane, Name, RecordId, Values};
 use serde::Serialize;
 use sqlx::FromRow;
 use std::collections::{BTreeMap, HashSet};
@@ -133,6 +133,37 @@ pub(super) const fn table(lane: Lane) -> &'static str {
 const KNOWN_AT_ONCE: usize = 500;
 
 impl Catalog {
+    /// Whether a device has this reading, whatever its id.
+    pub async fn has_reading(
+        &self,
+        device: &DeviceName,
+        group: &Name,
+        timestamp: i64,
+        values: &Values,
+    ) -> Result<bool, CatalogError> {
+        let sql = "SELECT vals FROM reading WHERE device = $1 AND timestamp = $2 AND grp = $3";
+        let asked = ask(sql).bind(device.as_str()).bind(timestamp).bind(group.as_str());
+        let rows: Vec<(String,)> =
+            self.store.rows(asked).await.map_err(self.failed("looking for a reading"))?;
+        Ok(rows
+            .iter()
+            .any(|(there,)| serde_json::from_str::<Values>(there).is_ok_and(|there| there == *values)))
+    }
+
+    /// The values of a device's newest readings, in their order.
+    pub async fn past_values(
+        &self,
+        device: &DeviceName,
+        group: &Name,
+        most: u32,
+    ) -> Result<Vec<Values>, CatalogError> {
+        let sql = "SELECT vals FROM reading WHERE device = $1 AND grp = $2 ORDER BY timestamp DESC LIMIT $3";
+        let asked = ask(sql).bind(device.as_str()).bind(group.as_str()).bind(i64::from(most));
+        let rows: Vec<(String,)> =
+            self.store.rows(asked).await.map_err(self.failed("reading a device's past"))?;
+        Ok(rows.iter().rev().filter_map(|(values,)| serde_json::from_str(values).ok()).collect())
+    }
+
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), CatalogError> {
         let none: Result<Vec<(String,)>, _> = self.store.rows(ask("SELECT name FROM device LIMIT 0")).await;

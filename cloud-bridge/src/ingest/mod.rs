@@ -7,7 +7,10 @@
 //! What is refused is kept whole as a dead letter before it is acknowledged. What only a later bridge can read is not
 //! accepted: its device keeps it, and a broker's session is no second place for it.
 
+mod legacy;
 mod record;
+
+pub use legacy::Legacy;
 
 use crate::{
     backoff::Backoff,
@@ -20,7 +23,7 @@ use crate::{
     troubles::{self, Troubles},
 };
 use bytes::Bytes;
-use edgeveil_wire::{Ack, DeviceName, MAX_ACK_IDS, RecordId, Topic, Topics};
+use edgeveil_wire::{Ack, DeviceName, Lane, MAX_ACK_IDS, RecordId, Topic, Topics};
 use record::Message;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -57,6 +60,8 @@ pub struct Ingest {
     pub objects: Objects,
     /// How they are named there.
     pub image_key: KeyTemplate,
+    /// Publishers that know nothing of Edgeveil.
+    pub legacy: Option<Legacy>,
     /// Where acknowledgements go.
     pub devices: ToDevices,
     /// Whom alerts are forwarded to.
@@ -141,7 +146,11 @@ impl Ingest {
             let Some(first) = first else { return };
             let started = Instant::now();
             let messages = self.gather(first).await;
-            let mut work = self.read(messages);
+            let read = tokio::select! {
+                read = self.read(messages) => read,
+                () = stops.give_up.cancelled() => return,
+            };
+            let mut work = read;
             if !self.make_durable(&mut work, &stops.give_up).await {
                 return;
             }
@@ -155,9 +164,18 @@ impl Ingest {
         }
     }
 
-    /// More messages, until the batch is full, `linger` is over or a burst has ended.
+    /// More messages, until the batch is full, `linger` is over or a burst has ended. When a burst has come while the batch
+    /// before was written, that is enough.
     async fn gather(&mut self, first: Inbound) -> Vec<Inbound> {
         let mut messages = vec![first];
+        while messages.len() < self.settings.batch
+            && let Ok(next) = self.intake.try_recv()
+        {
+            messages.push(next);
+        }
+        if messages.len() >= BURST {
+            return messages;
+        }
         let linger = tokio::time::sleep(self.settings.linger);
         tokio::pin!(linger);
         while messages.len() < self.settings.batch {
@@ -174,10 +192,14 @@ impl Ingest {
         messages
     }
 
-    fn read(&mut self, messages: Vec<Inbound>) -> Work {
+    async fn read(&mut self, messages: Vec<Inbound>) -> Work {
         let mut work = Work::default();
         work.batch.targets.clone_from(&self.targets);
         for inbound in messages {
+            if self.legacy.as_ref().is_some_and(|legacy| legacy.takes(&inbound.topic)) {
+                self.take_legacy(&mut work, inbound).await;
+                continue;
+            }
             let (lane, message) =
                 record::read(&self.topics, &self.image_key, &inbound.topic, &inbound.payload);
             self.metrics.received.get_or_create(&lane.into()).inc();
@@ -210,6 +232,42 @@ impl Ingest {
             work.rooms.push(room);
         }
         work
+    }
+
+    /// Asks the catalog until it answers: what it does not know yet has no number.
+    async fn take_legacy(&mut self, work: &mut Work, inbound: Inbound) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        self.metrics.received.get_or_create(&Some(Lane::Reading).into()).inc();
+        loop {
+            let Some(legacy) = &mut self.legacy else { return };
+            let (topic, payload) = (&inbound.topic, &inbound.payload);
+            match legacy.records(&self.catalog, topic, payload, inbound.again).await {
+                Ok(Ok(records)) if records.is_empty() => {
+                    self.metrics.duplicates.get_or_create(&Some(Lane::Reading).into()).inc();
+                }
+                Ok(Ok(records)) => {
+                    work.alerts |= records.iter().any(|record| matches!(record.content, Content::Alert(..)));
+                    // Nobody waits for an acknowledgement of ours.
+                    work.batch.records.extend(records);
+                }
+                Ok(Err(why)) => {
+                    let letter = record::dead(topic, None, payload, None, why);
+                    self.refusals.note(&letter);
+                    self.metrics.dead_letters.get_or_create(&Some(Lane::Reading).into()).inc();
+                    work.batch.dead_letters.push(letter);
+                }
+                Err(error) => {
+                    self.metrics.retries.inc();
+                    self.readiness.down(Part::Database, error.to_string());
+                    tokio::time::sleep(backoff.wait()).await;
+                    continue;
+                }
+            }
+            break;
+        }
+        let (receipt, room) = inbound.settle();
+        work.receipts.push(receipt);
+        work.rooms.push(room);
     }
 
     fn take(&self, work: &mut Work, record: Record, payload: &Bytes) {

@@ -119,7 +119,7 @@ fn image(
 
 /// A letter with an id is acknowledged, and the device then forgets the record: so it is kept whole, in its row when it
 /// is short, else as an object. Of one without an id the device keeps the only copy, and sends it again.
-fn dead(
+pub fn dead(
     topic: &str,
     from: Option<(&DeviceName, Option<Lane>)>,
     payload: &Bytes,

@@ -69,7 +69,12 @@ impl Objects {
                 };
                 fs::DirBuilder::new().recursive(true).mode(0o750).create(folder).with_context(remedy)?;
                 let probe = folder.join(".writable");
-                fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).with_context(remedy)?;
+                // Another replica may do the same at this moment.
+                let remove = || match fs::remove_file(&probe) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                    _ => Ok(()),
+                };
+                fs::write(&probe, b"").and_then(|()| remove()).with_context(remedy)?;
                 let store = LocalFileSystem::new_with_prefix(folder).with_context(remedy)?.with_fsync(true);
                 Ok(Self {
                     store: Arc::new(store),
@@ -118,9 +123,10 @@ impl Objects {
             return self.put(key, bytes).await;
         }
         match self.put_as(key, bytes.clone(), PutMode::Create).await {
-            Err(object_store::Error::AlreadyExists { path, .. }) => {
-                let there = self.store.head(&Path::from(path.as_str())).await;
-                if there.map_err(|error| self.error(error))?.size == bytes.len() as u64 {
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
+                let there = self.store.head(&path).await.map_err(|error| self.error(error))?;
+                if there.size == bytes.len() as u64 {
                     return Ok(());
                 }
                 tracing::warn!(
@@ -179,6 +185,16 @@ impl Objects {
         let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
         let found = self.store.get(&path).await.map_err(|error| self.error(error))?;
         found.bytes().await.map_err(|error| self.error(error))
+    }
+
+    /// Reads an object of at most so many bytes; none when it is larger.
+    pub async fn get_up_to(&self, key: &str, most: u64) -> Result<Option<Bytes>, ObjectError> {
+        let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
+        let found = self.store.get(&path).await.map_err(|error| self.error(error))?;
+        if found.meta.size > most {
+            return Ok(None);
+        }
+        found.bytes().await.map(Some).map_err(|error| self.error(error))
     }
 
     /// Whether an object is there.
@@ -272,9 +288,31 @@ fn is_unfinished(name: &OsStr) -> bool {
     digits > 0 && name.len() > digits && name[name.len() - digits - 1] == b'#'
 }
 
+/// Whether an object can have this key in a folder and in a bucket alike.
+pub fn is_key(key: &str) -> bool {
+    Path::parse(key).is_ok_and(|path| path.as_ref() == key) && !is_unfinished(OsStr::new(key))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn many_open_one_folder_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = ObjectSettings::Folder(dir.path().to_owned());
+        for _ in 0..50 {
+            let open = || {
+                tokio::spawn({
+                    let settings = settings.clone();
+                    async move { Objects::open(&settings).await.map(drop) }
+                })
+            };
+            for opened in [open(), open(), open(), open()] {
+                opened.await.unwrap().unwrap();
+            }
+        }
+    }
 
     #[tokio::test]
     async fn what_was_left_half_written_is_swept_and_nothing_else() {

@@ -40,6 +40,8 @@ pub struct AnonymiseSettings {
     pub output: ObjectSettings,
     /// How faces are found and covered.
     pub veil: VeilSettings,
+    /// A foreign queue, when there is one.
+    pub amqp: Option<AmqpJobSettings>,
 }
 
 /// Who may send pictures and read results.
@@ -66,6 +68,31 @@ pub struct VeilSettings {
     pub threads: u32,
     /// How long a search may take.
     pub timeout: Duration,
+}
+
+/// A queue of somebody else's, with buckets of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AmqpJobSettings {
+    /// The broker's host name, as in its certificate.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Its virtual host.
+    pub vhost: String,
+    /// Who we are.
+    pub user: String,
+    /// File with the user's password.
+    pub password_file: PathBuf,
+    /// Who the broker must have been certified by; none: the connection is without TLS.
+    pub ca: Option<PathBuf>,
+    /// The queue.
+    pub queue: String,
+    /// The queue for messages that cannot be worked on; none: they are dropped with a line in the log.
+    pub dead_letter: Option<String>,
+    /// Where the named pictures are.
+    pub input: ObjectSettings,
+    /// Where veiled ones go, under the same name.
+    pub output: ObjectSettings,
 }
 
 /// Within which the section counts as given by the environment alone.
@@ -114,6 +141,8 @@ pub(super) fn anonymise(
     let output = read::objects(section.section("output"), data_dir.join("anonymise/output"));
     apart(&section, "output", input.as_ref(), output.as_ref());
     let veil = veil(section.section("veil"));
+    let amqp = section.section("amqp");
+    let amqp = if amqp.is_given(&["host"]) { amqp_queue(amqp, data_dir).map(Some) } else { Some(None) };
     let settings = AnonymiseSettings {
         access: access?,
         root: section.or("root", false),
@@ -130,6 +159,7 @@ pub(super) fn anonymise(
         input: input?,
         output: output?,
         veil,
+        amqp: amqp?,
     };
     section.finish();
     Some(Some(settings))
@@ -206,6 +236,48 @@ fn veil(section: Section<'_, '_>) -> VeilSettings {
     settings
 }
 
+fn amqp_queue(section: Section<'_, '_>, data_dir: &Path) -> Option<AmqpJobSettings> {
+    let (host, password_file) = (section.required("host"), section.required("password_file"));
+    let (ca, allow_plain) = (section.get("ca"), section.or("allow_plain", false));
+    match &ca {
+        None if !allow_plain => {
+            let text = "is missing; wants the file of the CA that has certified the broker, or allow_plain = true for one without TLS";
+            section.problem("ca", text.to_owned());
+        }
+        Some(_) if allow_plain => {
+            section.problem("allow_plain", "stands beside ca; keep one of them".to_owned());
+        }
+        _ => {}
+    }
+    let input = read::objects(section.section("input"), data_dir.join("anonymise/infiles"));
+    let output = read::objects(section.section("output"), data_dir.join("anonymise/outfiles"));
+    apart(&section, "output", input.as_ref(), output.as_ref());
+    let queue = section.or("queue", "images".to_owned());
+    let dead_letter: Option<String> = section.get("dead_letter");
+    for (key, name) in [("queue", Some(&queue)), ("dead_letter", dead_letter.as_ref())] {
+        if name.is_some_and(|name| name.len() > 255) {
+            section.problem(key, "is longer than 255 bytes".to_owned());
+        }
+    }
+    if dead_letter.as_ref() == Some(&queue) {
+        section.problem("dead_letter", "is the queue itself, so that its messages would go round".to_owned());
+    }
+    let settings = AmqpJobSettings {
+        port: section.or("port", if allow_plain { 5672 } else { 5671 }),
+        vhost: section.or("vhost", "/".to_owned()),
+        user: section.or("user", "edgeveil".to_owned()),
+        ca,
+        queue,
+        dead_letter,
+        host: host?,
+        password_file: password_file?,
+        input: input?,
+        output: output?,
+    };
+    section.finish();
+    Some(settings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +294,11 @@ mod tests {
         let settings = parse("data_dir = \"d\"\n[anonymise]\n").unwrap().anonymise.unwrap();
         assert_eq!(settings.access, ImageAccess::Open, "pages are on the loopback interface");
         assert_eq!(settings.input, ObjectSettings::Folder("d/anonymise/input".into()));
+        assert_eq!(settings.amqp, None);
+        let amqp =
+            parse("[anonymise.amqp]\nhost = \"h\"\npassword_file = \"p\"\nallow_plain = true\n").unwrap();
+        let amqp = amqp.anonymise.unwrap().amqp.unwrap();
+        assert_eq!((amqp.port, amqp.queue.as_str(), amqp.ca), (5672, "images", None));
     }
 
     #[test]
@@ -259,6 +336,12 @@ mod tests {
             (15, "output"),
         ] {
             let start = format!("b.toml:{line}: `anonymise.{key}`: ");
+            assert!(problems.iter().any(|problem| problem.starts_with(&start)), "{start} in {problems:#?}");
+        }
+        let problems =
+            parse("[anonymise.amqp]\nhost = \"h\"\nqueue = \"q\"\ndead_letter = \"q\"\n").unwrap_err();
+        for (place, key) in [(1, "password_file"), (1, "ca"), (4, "dead_letter")] {
+            let start = format!("b.toml:{place}: `anonymise.amqp.{key}`");
             assert!(problems.iter().any(|problem| problem.starts_with(&start)), "{start} in {problems:#?}");
         }
     }

@@ -6,7 +6,7 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 134] = [
+const KEYS: [&str; 169] = [
     "amqp.ca",
     "amqp.cert",
     "amqp.declare",
@@ -19,6 +19,37 @@ const KEYS: [&str; 134] = [
     "amqp.queue",
     "amqp.user",
     "amqp.vhost",
+    "anonymise.amqp.allow_plain",
+    "anonymise.amqp.ca",
+    "anonymise.amqp.dead_letter",
+    "anonymise.amqp.host",
+    "anonymise.amqp.input.folder",
+    "anonymise.amqp.input.s3.access_key_id_file",
+    "anonymise.amqp.input.s3.allow_http",
+    "anonymise.amqp.input.s3.bucket",
+    "anonymise.amqp.input.s3.conditional_put",
+    "anonymise.amqp.input.s3.encryption",
+    "anonymise.amqp.input.s3.endpoint",
+    "anonymise.amqp.input.s3.kms_key_id",
+    "anonymise.amqp.input.s3.region",
+    "anonymise.amqp.input.s3.secret_access_key_file",
+    "anonymise.amqp.input.s3.storage_class",
+    "anonymise.amqp.output.folder",
+    "anonymise.amqp.output.s3.access_key_id_file",
+    "anonymise.amqp.output.s3.allow_http",
+    "anonymise.amqp.output.s3.bucket",
+    "anonymise.amqp.output.s3.conditional_put",
+    "anonymise.amqp.output.s3.encryption",
+    "anonymise.amqp.output.s3.endpoint",
+    "anonymise.amqp.output.s3.kms_key_id",
+    "anonymise.amqp.output.s3.region",
+    "anonymise.amqp.output.s3.secret_access_key_file",
+    "anonymise.amqp.output.s3.storage_class",
+    "anonymise.amqp.password_file",
+    "anonymise.amqp.port",
+    "anonymise.amqp.queue",
+    "anonymise.amqp.user",
+    "anonymise.amqp.vhost",
     "anonymise.attempts",
     "anonymise.input.folder",
     "anonymise.input.s3.access_key_id_file",
@@ -111,6 +142,10 @@ const KEYS: [&str; 134] = [
     "ingest.linger",
     "ingest.memory",
     "ingest.queue",
+    "legacy.device",
+    "legacy.group",
+    "legacy.timestamp",
+    "legacy.topic",
     "log.filter",
     "log.format",
     "mqtt.ca",
@@ -242,13 +277,14 @@ mod tests {
         let elsewhere = format!(
             "[mqtt]\nhost = \"h\"\n{tls}[catalog.postgres]\nhost = \"h\"\n[enroll]\nlisten = \"127.0.0.1:0\"\nhost = \"h\"\n[objects.s3]\nbucket = \"b\"\n[forward.aws]\nendpoint = \"e\"\n{tls}[forward.webhook]\nurl = \"https://u/\"\nsecret_file = \"s\"\n[forward.kafka]\nbrokers = \"k:9092\"\n{tls}"
         );
-        let buckets: String = ["input", "output"]
+        let queue = "[anonymise.amqp]\nhost = \"h\"\npassword_file = \"p\"\nallow_plain = true\n";
+        let buckets: String = ["input", "output", "amqp.input", "amqp.output"]
             .iter()
             .map(|place| format!("[anonymise.{place}.s3]\nbucket = \"{place}\"\n"))
             .collect();
-        let folders = format!("[broker]\n{tls}[anonymise]\n");
+        let folders = format!("[broker]\n{tls}[anonymise]\n{queue}[legacy]\n");
         let rabbit = format!("[amqp]\nhosts = \"h\"\n{tls}user = \"u\"\npassword_file = \"p\"\n");
-        for text in [folders, format!("{elsewhere}{buckets}"), rabbit] {
+        for text in [folders, format!("{elsewhere}{queue}{buckets}"), rabbit] {
             Settings::parse("-", &text, &note).unwrap();
         }
         asked.borrow_mut().remove("EDGEVEIL_BRIDGE_MQTT");

@@ -4,11 +4,13 @@
 
 mod anonymise;
 mod environment;
+mod legacy;
 mod read;
 mod reader;
 mod units;
 
-pub use anonymise::{AnonymiseSettings, ImageAccess, VeilSettings};
+pub use anonymise::{AmqpJobSettings, AnonymiseSettings, ImageAccess, VeilSettings};
+pub use legacy::{LegacySettings, LegacyTopic};
 pub use reader::{Env, Problem};
 pub use units::{ByteSize, HostPort, Hosts, time};
 
@@ -46,6 +48,8 @@ pub struct Settings {
     pub enroll: Option<EnrollSettings>,
     /// How long things are kept.
     pub retention: RetentionSettings,
+    /// Publishers that know nothing of Edgeveil, when they are heard.
+    pub legacy: Option<LegacySettings>,
     /// Pictures of cameras that run no agent, when they are taken.
     pub anonymise: Option<AnonymiseSettings>,
     /// AWS IoT Core, when alerts go there.

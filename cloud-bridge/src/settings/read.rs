@@ -27,6 +27,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let image_key = section.or("key", KeyTemplate::default());
     let image_links = image_links(&section);
     let objects = objects(section, data_dir.join("objects"));
+    let legacy = super::legacy::legacy(root.section("legacy"), &topics);
     let catalog = root.section("catalog");
     let catalog = catalog_settings(catalog, &data_dir);
     let ingest = ingest(root.section("ingest"));
@@ -56,6 +57,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         ingest,
         enroll: enroll?,
         retention,
+        legacy: legacy?,
         anonymise: anonymise?,
         aws: aws?,
         webhook: webhook?,

@@ -6,15 +6,15 @@
 //! reading from connections that publish, and acknowledgements are what makes room again. When either breaks both are made
 //! anew, to the next node. What had no acknowledgement comes again; ingest knows it by its id.
 
-mod connect;
-mod transport;
+pub(crate) mod connect;
+pub(crate) mod transport;
 
 use super::{GOODBYE, Intake, Publisher, Receipt, STOPPING, Stops, ToSend};
 use crate::{
     backoff::Backoff,
     metrics::Metrics,
     readiness::{Part, Readiness},
-    settings::AmqpSettings,
+    settings::{AmqpSettings, LegacySettings},
     tls,
 };
 use bytes::Bytes;
@@ -93,7 +93,7 @@ impl Tags {
 /// The connection, and what it needs to be made again.
 pub struct Amqp {
     settings: AmqpSettings,
-    topics: Topics,
+    filters: Vec<String>,
     intake: Intake,
     to_send: mpsc::Receiver<ToSend>,
     /// What a connection that broke had not confirmed; no more than `UNCONFIRMED`.
@@ -108,6 +108,7 @@ impl Amqp {
     pub fn new(
         settings: &AmqpSettings,
         topics: &Topics,
+        legacy: Option<&LegacySettings>,
         intake: Intake,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
@@ -115,8 +116,10 @@ impl Amqp {
     ) -> Result<(Self, Publisher), tls::TlsError> {
         tls::client(&settings.tls, None)?;
         let (publisher, to_send) = Publisher::new();
-        let (settings, topics, again) = (settings.clone(), topics.clone(), VecDeque::new());
-        Ok((Self { settings, topics, intake, to_send, again, readiness, metrics, stops }, publisher))
+        let theirs = legacy.map(|legacy| legacy.topic.filter().to_owned());
+        let filters = topics.filters().into_iter().chain(theirs).collect();
+        let (settings, again) = (settings.clone(), VecDeque::new());
+        Ok((Self { settings, filters, intake, to_send, again, readiness, metrics, stops }, publisher))
     }
 
     /// Connects again and again until it is stopped.
@@ -131,7 +134,7 @@ impl Amqp {
         for node in nodes.in_turn() {
             let opened = tokio::select! {
                 () = stops.intake.cancelled() => return,
-                opened = open(&self.settings, node, &self.topics) => opened,
+                opened = open(&self.settings, node, &self.filters) => opened,
             };
             let (was_up, reason) = match opened {
                 Err(reason) => (false, reason),
@@ -270,7 +273,7 @@ async fn feed(
         }
         let receipt = Receipt::Amqp(Ack { connection: done.clone(), tag: delivery.delivery_tag });
         let (topic, payload) = (topic(delivery.routing_key.as_str()), Bytes::from(delivery.data));
-        if !intake.send(topic, payload, receipt).await {
+        if !intake.send(topic, payload, receipt, delivery.redelivered).await {
             break;
         }
     }

@@ -7,12 +7,12 @@
 //! is full, which is how a broker is slowed down that sends more than our receive maximum (mosquitto 2.0 does). The other
 //! gives the event loop what is to be sent. Ingest itself never waits for either.
 
-use super::{Delivery, GOODBYE, Intake, Publisher, Receipt, STOPPING, Stops, ToSend};
+use super::{Delivery, Intake, Publisher, Receipt, STOPPING, Stops, ToSend};
 use crate::{
     backoff::Backoff,
     metrics::Metrics,
     readiness::{Part, Readiness},
-    settings::{MqttSettings, TlsFiles},
+    settings::{LegacySettings, MqttSettings, TlsFiles},
     tls,
 };
 use bytes::Bytes;
@@ -35,6 +35,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 const MAX_PACKET: u32 = 9 << 20;
 /// Requests on their way to the event loop.
 const REQUESTS: usize = 256;
+/// How long the broker may take for our last acknowledgements when the bridge stops; `serve` has less patience when the
+/// stop has taken long before.
+const PARTING: Duration = Duration::from_secs(3);
 /// Packet ids, so that there is always room for the PUBACK of each.
 const PACKET_IDS: usize = 65_535;
 
@@ -79,6 +82,7 @@ impl External {
     pub fn new(
         settings: &MqttSettings,
         topics: &Topics,
+        legacy: Option<&LegacySettings>,
         intake: Intake,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
@@ -107,9 +111,11 @@ impl External {
             Some(group) if !filter.ends_with("/+/status") => format!("$share/{group}/{filter}"),
             _ => filter,
         };
+        let theirs = legacy.map(|legacy| legacy.topic.filter().to_owned());
+        let filters = topics.filters().into_iter().chain(theirs);
         let (publisher, to_send) = Publisher::new();
         let poller = Poller {
-            filters: topics.filters().into_iter().map(shared).collect(),
+            filters: filters.map(shared).collect(),
             tls: settings.tls.clone(),
             place: format!("{}:{}", settings.host, settings.port),
             intake,
@@ -192,7 +198,7 @@ impl External {
                         let _ = client.disconnect().await;
                         ended((&mut poller).await)
                     };
-                    break timeout(GOODBYE, goodbye).await.unwrap_or_else(|_| STOPPING.to_owned());
+                    break timeout(PARTING, goodbye).await.unwrap_or_else(|_| STOPPING.to_owned());
                 }
             };
             if sent.is_err() {
@@ -265,7 +271,7 @@ impl Poller {
         let receipt = Receipt::Mqtt(PubAck { connection: acks.clone(), packet: publish.pkid });
         tokio::select! {
             () = self.stops.intake.cancelled() => {}
-            _ = self.intake.send(topic, publish.payload, receipt) => {}
+            _ = self.intake.send(topic, publish.payload, receipt, publish.dup) => {}
         }
     }
 }

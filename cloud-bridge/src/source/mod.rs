@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// Messages to devices on their way to a connection. When it is full, the newest is dropped: the device will send its
 /// records again, and will then be told.
 const TO_DEVICES: usize = 4096;
-/// How long a broker elsewhere may take for our last acknowledgements when the bridge stops.
+/// How long RabbitMQ may take for each of our last acknowledgements and the end of the connection when the bridge stops.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Why a connection ended that was not lost.
 const STOPPING: &str = "the bridge is stopping";
@@ -29,6 +29,8 @@ pub struct Inbound {
     pub payload: Bytes,
     /// What to do once its content is durable.
     pub receipt: Receipt,
+    /// Whether it was sent before.
+    pub again: bool,
     room: Room,
 }
 
@@ -88,17 +90,18 @@ impl Intake {
     }
 
     /// Waits until there is room. False when ingest has ended.
-    pub async fn send(&self, topic: String, payload: Bytes, receipt: Receipt) -> bool {
+    pub async fn send(&self, topic: String, payload: Bytes, receipt: Receipt, again: bool) -> bool {
         let share = kib(topic.len() + payload.len()).clamp(1, self.kib);
         let Ok(room) = self.room.clone().acquire_many_owned(share).await else { return false };
-        self.queue.send(Inbound { topic, payload, receipt, room: Room(room) }).await.is_ok()
+        self.queue.send(Inbound { topic, payload, receipt, again, room: Room(room) }).await.is_ok()
     }
 
     /// Does not wait: for messages that are worth nothing when they are late. False when there was no room.
     pub fn offer(&self, topic: String, payload: Bytes) -> bool {
         let share = kib(topic.len() + payload.len()).clamp(1, self.kib);
         let Ok(room) = self.room.clone().try_acquire_many_owned(share) else { return false };
-        let inbound = Inbound { topic, payload, receipt: Receipt::None, room: Room(room) };
+        let (receipt, again) = (Receipt::None, false);
+        let inbound = Inbound { topic, payload, receipt, again, room: Room(room) };
         self.queue.try_send(inbound).is_ok()
     }
 }

@@ -6,7 +6,6 @@ use crate::{
     tls,
 };
 use async_rs::{Runtime, Tokio, util::RuntimeParts};
-use edgeveil_wire::Topics;
 use lapin::{
     Channel, Connection, ConnectionProperties, Consumer, Error, ErrorKind,
     options::{
@@ -34,7 +33,11 @@ pub struct Connections {
 }
 
 /// Connects to a node, and sees to it that the queue is there. An error says why not.
-pub async fn open(settings: &AmqpSettings, node: &HostPort, topics: &Topics) -> Result<Connections, String> {
+pub async fn open(
+    settings: &AmqpSettings,
+    node: &HostPort,
+    filters: &[String],
+) -> Result<Connections, String> {
     // They may have been renewed since the last time.
     let tls = tls::client(&settings.tls, None).map_err(|error| error.to_string())?;
     let transport = Transport::new(tls, &node.host)?;
@@ -42,7 +45,7 @@ pub async fn open(settings: &AmqpSettings, node: &HostPort, topics: &Topics) -> 
     let opened = async {
         let consuming = connect(uri.clone(), transport.clone(), "edgeveil-bridge consuming").await?;
         let consumed = consuming.create_channel().await?;
-        prepare(&consumed, settings, topics).await?;
+        prepare(&consumed, settings, filters).await?;
         let publishing = connect(uri, transport, "edgeveil-bridge publishing").await?;
         let published = publishing.create_channel().await?;
         published.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -83,7 +86,8 @@ fn uri(settings: &AmqpSettings, node: &HostPort) -> Result<AMQPUri, String> {
     })
 }
 
-async fn connect(uri: AMQPUri, transport: Transport, name: &str) -> Result<Connection, Error> {
+/// One connection, which is called so in the broker's lists.
+pub async fn connect(uri: AMQPUri, transport: Transport, name: &str) -> Result<Connection, Error> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = Runtime::new(RuntimeParts::new(Tokio::current(), transport));
     let connect = Connection::connector(
@@ -100,7 +104,7 @@ async fn connect(uri: AMQPUri, transport: Transport, name: &str) -> Result<Conne
 }
 
 /// The queue with its bindings: made, or only looked at.
-async fn prepare(channel: &Channel, settings: &AmqpSettings, topics: &Topics) -> Result<(), Error> {
+async fn prepare(channel: &Channel, settings: &AmqpSettings, filters: &[String]) -> Result<(), Error> {
     let mut arguments = FieldTable::default();
     let options = QueueDeclareOptions { passive: !settings.declare, ..QueueDeclareOptions::durable() };
     if settings.declare {
@@ -108,10 +112,10 @@ async fn prepare(channel: &Channel, settings: &AmqpSettings, topics: &Topics) ->
     }
     channel.queue_declare(settings.queue.as_str().into(), options, arguments).await?;
     if settings.declare {
-        for filter in topics.filters() {
+        for filter in filters {
             let (queue, exchange) = (settings.queue.as_str().into(), settings.exchange.as_str().into());
             let (options, table) = (QueueBindOptions::default(), FieldTable::default());
-            channel.queue_bind(queue, exchange, routing_key(&filter).into(), options, table).await?;
+            channel.queue_bind(queue, exchange, routing_key(filter).into(), options, table).await?;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Pictures of cameras that run no agent, from a POST to the veiled result: real pictures, the real detector, real workers.
 
+mod amqp;
 mod api;
 mod described;
 mod kills;
