@@ -50,6 +50,8 @@ impl Catalog {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // What a statement of many rows notes for its undoing: a container from scratch has no folder for temporary files.
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(Duration::from_secs(5));
         let cannot = |action, error: &sqlx::Error| failure(&place, action, error);
         let write = pool()
