@@ -221,6 +221,7 @@ impl Poller {
         acks: mpsc::Sender<u16>,
         subscribed: CancellationToken,
     ) -> String {
+        let mut leaving = false;
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
@@ -243,11 +244,14 @@ impl Poller {
                     tracing::info!(broker = self.place, "subscribed");
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => self.take(&acks, publish).await,
-                Ok(Event::Outgoing(Outgoing::Disconnect)) => break STOPPING.to_owned(),
+                // The broker ends the connection when it has read that far. To end it here, with something of the broker's unread,
+                // would reset it, and our last acknowledgements could be lost.
+                Ok(Event::Outgoing(Outgoing::Disconnect)) => leaving = true,
                 Ok(Event::Incoming(Packet::Disconnect(end))) => {
                     break format!("it ended the connection ({:?})", end.reason_code);
                 }
                 Ok(_) => {}
+                Err(_) if leaving => break STOPPING.to_owned(),
                 Err(error) => break explain(&error, &self.tls),
             }
         }
