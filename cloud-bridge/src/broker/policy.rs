@@ -155,6 +155,23 @@ mod tests {
     }
 
     #[test]
+    fn a_publisher_of_another_kind_writes_its_own_topic_only() {
+        let legacy = |topic: &str| LegacySettings {
+            topic: topic.parse().unwrap(),
+            device: "pi".parse().unwrap(),
+            group: "env".parse().unwrap(),
+            timestamp: "timestamp".to_owned(),
+        };
+        let policy = |topic| DevicePolicy::new(Topics::default(), Some(legacy(topic)));
+        let (pi, other) = (peer("pi", Role::Device), peer("other", Role::Device));
+        let (one, each) = (policy("sensor/data"), policy("site/+/data"));
+        assert!(one.may_publish(&pi, "sensor/data") && !one.may_publish(&other, "sensor/data"));
+        assert!(each.may_publish(&other, "site/other/data") && !each.may_publish(&other, "site/pi/data"));
+        assert!(!one.may_publish(&peer("pi", Role::Observer), "sensor/data"));
+        assert!(!DevicePolicy::new(Topics::default(), None).may_publish(&pi, "sensor/data"));
+    }
+
+    #[test]
     fn two_messages_of_a_device_are_kept() {
         let policy = DevicePolicy::new(Topics::default(), None);
         assert!(policy.may_retain("edgeveil/pi/status") && policy.may_retain("edgeveil/pi/config/reported"));

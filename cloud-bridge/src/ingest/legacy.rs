@@ -17,8 +17,11 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-/// Devices that are known at once. The one that was silent for longest makes way, and learns anew when it comes back.
+/// Devices that are known at once, some 10 KiB each. The one that was silent for longest makes way, and learns anew when it
+/// comes back.
 const DEVICES: usize = 1000;
+/// Devices that are scored at once: a forest takes 400 KiB for one value, 770 KiB for eight. Further ones are not.
+const DETECTORS: usize = 100;
 /// Readings of before that a device's detector learns from at its first message.
 const PAST: u32 = 1000;
 /// Readings of a device on their way into the catalog: more than a broker has under way.
@@ -43,6 +46,8 @@ struct Publisher {
     alerts: u64,
     /// The values that the first row named, and what was learned of them.
     learned: Option<(Vec<ValueName>, StreamingForest)>,
+    /// Whether there was room for a detector.
+    is_scored: bool,
     /// When it was last heard, counted in messages.
     heard: u64,
     /// Fingerprints of the newest readings, which may not be committed yet.
@@ -108,8 +113,12 @@ impl Legacy {
                 Ok(publisher) => publisher,
                 Err(error) => return Ok(Err(format!("no random numbers: {error}"))),
             };
-            past.iter().for_each(|values| _ = publisher.score(values));
             self.make_room();
+            publisher.is_scored = self.devices.values().filter(|other| other.is_scored).count() < DETECTORS;
+            if !publisher.is_scored {
+                tracing::warn!(device = %row.device, "not scored: there are {DETECTORS} detectors");
+            }
+            past.iter().for_each(|values| _ = publisher.score(values));
             self.devices.insert(row.device.clone(), publisher);
         }
         let Some(publisher) = self.devices.get_mut(&row.device) else { return Ok(Ok(Vec::new())) };
@@ -222,11 +231,14 @@ impl Publisher {
         let mut random = [0; 10];
         getrandom::fill(&mut random)?;
         let (boot, recent) = (BootId::from_random(random), VecDeque::new());
-        Ok(Self { boot, readings: 0, alerts: 0, learned: None, heard: 0, recent })
+        Ok(Self { boot, readings: 0, alerts: 0, learned: None, is_scored: true, heard: 0, recent })
     }
 
     /// As the agent's detector: a value that is missing is no number, one that was not there at first is not scored.
     fn score(&mut self, values: &Values) -> Option<Scored> {
+        if !self.is_scored {
+            return None;
+        }
         if self.learned.is_none() {
             let names: Vec<ValueName> = values.keys().cloned().collect();
             let hysteresis = Hysteresis { rows_to_begin: 1, quiet_rows: QUIET_ROWS };

@@ -44,8 +44,12 @@ const FIELDS: [(&str, Field); 8] = [
 const DEFAULT: &str = "{device}/{camera}/{year}/{month}/{day}/{time}-{id}.jpg";
 /// Where dead letters lie.
 const DEAD: &str = "dead";
-/// S3 takes keys of 1,024 bytes; what is put in for the fields is 64 bytes at most.
+/// Of a template.
 const MAX_BYTES: usize = 256;
+/// S3 takes keys of 1,024 bytes, and a folder names of 255, of which object_store needs some while it writes. An image that has no
+/// name that the store takes would hold all others up.
+const MAX_KEY: usize = 1024;
+const MAX_LEVEL: usize = 240;
 
 impl Default for KeyTemplate {
     fn default() -> Self {
@@ -83,6 +87,13 @@ impl std::str::FromStr for KeyTemplate {
         if text.split('/').next() == Some(DEAD) {
             return Err(format!("begins with `{DEAD}/`, where dead letters lie"));
         }
+        if template.0.iter().any(|part| matches!(part, Part::Text(text) if text.contains('}'))) {
+            return Err("has a `}` without its `{`".to_owned());
+        }
+        let longest = template.longest();
+        if longest.len() > MAX_KEY || longest.split('/').any(|level| level.len() > MAX_LEVEL) {
+            return Err(format!("can be longer than {MAX_KEY} bytes, or {MAX_LEVEL} between two slashes"));
+        }
         // What is put in for the fields has none of these characters.
         let plain = text.replace(['{', '}'], "");
         match Path::parse(&plain) {
@@ -93,6 +104,15 @@ impl std::str::FromStr for KeyTemplate {
 }
 
 impl KeyTemplate {
+    /// As long as a key can be.
+    fn longest(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Field(field) => "x".repeat(field.most()),
+        };
+        self.0.iter().map(part).collect()
+    }
+
     /// The name of an image.
     pub fn key(&self, device: &DeviceName, meta: &ImageMeta) -> String {
         let mut key = String::new();
@@ -107,6 +127,17 @@ impl KeyTemplate {
 }
 
 impl Field {
+    /// Bytes that are put in for it.
+    const fn most(self) -> usize {
+        match self {
+            Self::Device | Self::Camera => 64,
+            Self::Year => 5,
+            Self::Month | Self::Day | Self::Hour => 2,
+            Self::Time => 21,
+            Self::Id => 32,
+        }
+    }
+
     fn of(self, device: &DeviceName, meta: &ImageMeta) -> String {
         let at = |form| utc(meta.stamp.timestamp, form);
         match self {
@@ -167,6 +198,7 @@ mod tests {
     #[test]
     fn what_would_lose_or_hide_an_image_is_refused() {
         let long = format!("{}/{{device}}-{{id}}.jpg", "x".repeat(256));
+        let many = format!("{}{{id}}.jpg", "{device}/".repeat(20));
         for (template, why) in [
             ("{device}/{time}.jpg", "{id}"),
             ("{id}.jpg", "{device}"),
@@ -179,6 +211,9 @@ mod tests {
             ("a//{device}/{id}.jpg", "no path"),
             ("../{device}/{id}.jpg", "no path"),
             ("a/{device}}/{id}#1.jpg", "no path"),
+            ("{device}}/{id}.jpg", "without its `{`"),
+            ("{device}{device}{device}{device}/{id}.jpg", "240"),
+            (&many, "1024"),
             (&long, "256"),
         ] {
             let error = template.parse::<KeyTemplate>().unwrap_err();
