@@ -210,7 +210,7 @@ mod tests {
             ("/{device}/{id}.jpg", "no path"),
             ("a//{device}/{id}.jpg", "no path"),
             ("../{device}/{id}.jpg", "no path"),
-            ("a/{device}}/{id}#1.jpg", "no path"),
+            ("a/{device}/{id}#1.jpg", "no path"),
             ("{device}}/{id}.jpg", "without its `{`"),
             ("{device}{device}{device}{device}/{id}.jpg", "240"),
             (&many, "1024"),
