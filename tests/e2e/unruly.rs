@@ -139,3 +139,27 @@ fn a_packet_that_is_never_acknowledged_does_not_wedge_the_link() {
     });
     conserve(&lab, &broker, agent);
 }
+
+/// A broker that takes everything, and no longer passes on what the bridge answers: a RabbitMQ node that came back has
+/// done so. The records come home by a new connection, and the broker is not flooded meanwhile.
+#[test]
+fn a_device_that_hears_no_bridge_connects_anew() {
+    let lab = Lab::new(&["edge-001"]);
+    let broker = Unruly::deaf_before(2, &lab);
+    let settings = format!("{}{SENSOR}", SETTINGS.replace("\"broker\"", "\"bridge\""));
+    let mut agent = lab.agent("agent", &lab.agent_settings("edge-001", broker.port, &settings));
+    let deaf = wait_for("a second connection", || {
+        agent.assert_running();
+        let seen = broker.seen();
+        (seen.connections == 2).then_some(seen.publishes)
+    });
+    assert!(agent.log().contains("connecting anew"), "{}", agent.log());
+    // The first window, and not another one at each round.
+    assert!((200..300).contains(&deaf), "{deaf} publishes");
+    wait_for("what waited, and no longer one by one", || {
+        agent.assert_running();
+        let seen = broker.seen();
+        (seen.connections == 2 && seen.publishes > deaf + 1000).then_some(())
+    });
+    conserve(&lab, &broker, agent);
+}

@@ -5,8 +5,9 @@
 
 use crate::{Lab, free_port};
 use bytes::{Buf, BytesMut};
+use edgeveil_wire::{Ack, RecordId};
 use rumqttc::v5::mqttbytes::{
-    Error,
+    Error, QoS,
     v5::{
         ConnAck, ConnAckProperties, ConnectReturnCode, Packet, PingResp, PubAck, PubAckReason, Publish,
         SubAck,
@@ -60,11 +61,15 @@ pub struct Seen {
     pub denied: u64,
     /// Acknowledged records: by boot and lane (in hexadecimal) the numbers.
     pub safe: BTreeMap<(String, String), BTreeSet<u64>>,
-    /// The newest payload of `health`.
+    /// The newest payload of `health`, of this connection.
     pub health: String,
-    /// The newest payload of `status`.
+    /// The newest payload of `status`, of this connection.
     pub status: String,
 }
+
+/// From which connection on the publisher hears a bridge that commits everything at once: before, it is as deaf as if
+/// the broker had lost its subscription. `None`: there is no bridge.
+type Hears = Option<u64>;
 
 /// The running broker; it ends with its runtime when it is dropped.
 pub struct Unruly {
@@ -78,6 +83,15 @@ pub struct Unruly {
 impl Unruly {
     /// Starts one with the lab's certificate for `localhost`.
     pub fn start(lab: &Lab, script: Script) -> Self {
+        Self::launch(lab, script, None)
+    }
+
+    /// Starts a kind one, with a bridge behind it that the publisher hears from this connection on.
+    pub fn deaf_before(connection: u64, lab: &Lab) -> Self {
+        Self::launch(lab, Box::new(|_, _| Deed::Acknowledge), Some(connection))
+    }
+
+    fn launch(lab: &Lab, script: Script, hears: Hears) -> Self {
         let port = free_port();
         let [_, cert, key] = lab.identity("brokers", "localhost");
         let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).expect("a PEM file");
@@ -102,7 +116,7 @@ impl Unruly {
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(stream) = acceptor.accept(stream).await else { continue };
-                let connection = Connection::new(stream, its_seen.clone(), its_script.clone());
+                let connection = Connection::new(stream, its_seen.clone(), its_script.clone(), hears);
                 // One publisher: the next connection comes when this one is over.
                 connection.serve().await;
             }
@@ -129,18 +143,37 @@ struct Connection {
     counts: HashMap<String, u64>,
     /// Acknowledged after the next one.
     later: Vec<Publish>,
+    hears: Hears,
 }
 
 /// The connection is over.
 struct Over;
 
 impl Connection {
-    fn new(stream: TlsStream<TcpStream>, seen: Arc<Mutex<Seen>>, script: Arc<Mutex<Script>>) -> Self {
-        Self { stream, seen, script, buffer: BytesMut::new(), counts: HashMap::new(), later: Vec::new() }
+    fn new(
+        stream: TlsStream<TcpStream>,
+        seen: Arc<Mutex<Seen>>,
+        script: Arc<Mutex<Script>>,
+        hears: Hears,
+    ) -> Self {
+        Self {
+            stream,
+            seen,
+            script,
+            buffer: BytesMut::new(),
+            counts: HashMap::new(),
+            later: Vec::new(),
+            hears,
+        }
     }
 
     async fn serve(mut self) {
-        self.note(|seen| seen.connections += 1);
+        // What the one before said of itself is nothing that this one has said.
+        self.note(|seen| {
+            seen.connections += 1;
+            seen.health.clear();
+            seen.status.clear();
+        });
         while let Some(packet) = self.read().await {
             if self.answer(packet).await.is_err() {
                 return;
@@ -184,7 +217,7 @@ impl Connection {
                 self.write(&Packet::ConnAck(ConnAck { session_present: false, code, properties })).await
             }
             Packet::Subscribe(subscribe) => {
-                use rumqttc::v5::mqttbytes::{QoS, v5::SubscribeReasonCode::Success};
+                use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::Success;
                 let return_codes = vec![Success(QoS::AtLeastOnce); subscribe.filters.len()];
                 self.write(&Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None }))
                     .await
@@ -257,7 +290,23 @@ impl Connection {
             let seq = u64::from_str_radix(&id[22..], 16).expect("an id in hexadecimal");
             self.note(|seen| _ = seen.safe.entry((boot, lane)).or_default().insert(seq));
         }
-        self.write(&acknowledgement(publish, PubAckReason::Success)).await
+        self.write(&acknowledgement(publish, PubAckReason::Success)).await?;
+        self.commit(publish).await
+    }
+
+    /// What the bridge says, where there is one and the publisher hears it.
+    async fn commit(&mut self, publish: &Publish) -> Result<(), Over> {
+        let connection = self.seen.lock().unwrap_or_else(PoisonError::into_inner).connections;
+        let (Some(from), Some(id)) = (self.hears, record_id(&publish.payload)) else { return Ok(()) };
+        if connection < from {
+            return Ok(());
+        }
+        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+        let device = topic.split('/').take(2).collect::<Vec<_>>().join("/");
+        let id: RecordId = id.parse().map_err(|_| Over)?;
+        let payload = Ack { ids: vec![id] }.to_json();
+        let ack = Publish::new(format!("{device}/ack"), QoS::AtMostOnce, payload, None);
+        self.write(&Packet::Publish(ack)).await
     }
 }
 
