@@ -30,7 +30,7 @@ use edgeveil_wire::{BootId, DeviceName};
 use limit::Limiter;
 use restamp::Restamp;
 use session::{End, Lost, Setting};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{mem, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep_until},
@@ -83,10 +83,16 @@ impl Link {
         let mut restamp = Restamp::new(self.boot);
         let mut keep_alive = self.settings.keep_alive;
         let mut trial = Trial::new(self.settings.folder.clone().map(Folder::new));
+        let mut unanswered = 0;
         while !stop.is_cancelled() {
             let began = Instant::now();
             let next = trial.due().map(|files| self.settings.with(&files));
-            let setting = Setting { keep_alive, next: next.as_ref(), trial: &trial };
+            let setting = Setting {
+                keep_alive,
+                next: next.as_ref(),
+                trial: &trial,
+                unanswered: mem::take(&mut unanswered),
+            };
             let end = session::run(&self, &mut limiter, &mut restamp, setting, &stop).await;
             self.spool.release_all();
             limiter.close();
@@ -95,6 +101,14 @@ impl Link {
                 End::Renewed => {
                     trial.current(true);
                     tracing::info!("certificate files have changed: connecting with the new ones");
+                    continue;
+                }
+                End::Silent(rounds) => {
+                    unanswered = rounds;
+                    tracing::info!(
+                        rounds,
+                        "the bridge has not answered for long: connecting anew, in case the broker has stopped passing its answers on"
+                    );
                     continue;
                 }
                 End::Lost(lost) => lost,

@@ -31,6 +31,8 @@ pub enum End {
     Stopped,
     /// There is another certificate to connect with.
     Renewed,
+    /// The bridge has left so many rounds unanswered: perhaps the broker no longer passes on what it says.
+    Silent(u32),
     /// It was lost, or never came about.
     Lost(Lost),
 }
@@ -70,6 +72,8 @@ pub struct Setting<'a> {
     pub next: Option<&'a settings::Link>,
     /// Whether the next one's time has come, and what comes of it.
     pub trial: &'a Trial,
+    /// Rounds that the bridge had left unanswered when the connection before was ended for it.
+    pub unanswered: u32,
 }
 
 /// Time for the goodbye when the agent stops.
@@ -118,7 +122,7 @@ pub async fn run(
         client,
         received,
         poll,
-        window: Window::new(link.settings.window, link.settings.ack_timeout),
+        window: Window::new(link.settings.window, link.settings.ack_timeout, setting.unanswered),
         max_packet: link.settings.max_packet,
         status_due: None,
         refused: Vec::new(),
@@ -235,7 +239,10 @@ impl Session<'_> {
                         return self.give_up(why);
                     }
                     if self.has_new_identity() {
-                        return self.renew().await;
+                        return self.renew(End::Renewed).await;
+                    }
+                    if let Some(unanswered) = self.window.silence() {
+                        return self.renew(End::Silent(unanswered)).await;
                     }
                 }
             }
@@ -553,10 +560,10 @@ impl Session<'_> {
     }
 
     /// Ends the connection in order, so that the last will stays unsaid, for another one right after it.
-    async fn renew(mut self) -> End {
+    async fn renew(mut self, end: End) -> End {
         let _ = self.client.disconnect();
         self.hear_out().await;
-        End::Renewed
+        end
     }
 
     /// Takes what still comes after the goodbye.

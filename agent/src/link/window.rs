@@ -26,6 +26,9 @@ const SLOWEST: u64 = 2 << 10;
 /// The patience with a silent bridge doubles at each unanswered round up to this, and so does the time until a record
 /// that the bridge passes over is tried again.
 const MAX_PATIENCE: Duration = Duration::from_secs(3600);
+/// After so many unanswered rounds the connection itself is doubted: a broker may have stopped passing on what the bridge
+/// answers, and a new connection makes it begin again. As the patience doubles, that is ever more seldom.
+const DOUBTFUL: u32 = 3;
 /// Records that are remembered as passed over; more than these are just sent again.
 const MAX_PASSED_OVER: usize = 1024;
 
@@ -46,8 +49,10 @@ pub struct Window {
     meter: Meter,
     /// When the broker last acknowledged anything.
     acknowledged: Option<Instant>,
-    /// Rounds of sending that the bridge has not answered.
+    /// Rounds of sending that the bridge has not answered, those of connections before this one among them.
     unanswered: u32,
+    /// Those of this connection.
+    unanswered_here: u32,
     /// When it last acknowledged anything.
     answered: Option<Instant>,
     /// Records that it has passed over while it acknowledged others.
@@ -116,8 +121,9 @@ impl Meter {
 }
 
 impl Window {
-    /// For so many records at most. A record is sent again when its receiver has not acknowledged it within the patience.
-    pub fn new(records: usize, patience: Duration) -> Self {
+    /// For so many records at most. A record is sent again when its receiver has not acknowledged it within the patience,
+    /// which grows with the rounds that the bridge has left unanswered.
+    pub fn new(records: usize, patience: Duration, unanswered: u32) -> Self {
         Self {
             records,
             patience,
@@ -129,7 +135,8 @@ impl Window {
             // A new connection counts as a fast one until it is known better.
             meter: Meter { since: None, bytes: 0, rate: LEAST_AHEAD },
             acknowledged: None,
-            unanswered: 0,
+            unanswered,
+            unanswered_here: 0,
             answered: None,
             passed_over: HashMap::new(),
         }
@@ -207,7 +214,7 @@ impl Window {
     pub fn delivered(&mut self, ids: &[RecordId], now: Instant) {
         self.leave(ids);
         ids.iter().for_each(|id| _ = self.passed_over.remove(id));
-        self.unanswered = 0;
+        (self.unanswered, self.unanswered_here) = (0, 0);
         self.answered = Some(now);
     }
 
@@ -230,6 +237,7 @@ impl Window {
         self.leave(&unanswered);
         if !unanswered.is_empty() {
             self.unanswered += 1;
+            self.unanswered_here += 1;
         }
         let mut again = unanswered;
         for id in passed_over {
@@ -253,6 +261,11 @@ impl Window {
             }
         }
         again
+    }
+
+    /// Rounds that the bridge has not answered, once they are so many that a new connection is worth a try.
+    pub fn silence(&self) -> Option<u32> {
+        (self.unanswered_here >= DOUBTFUL).then_some(self.unanswered)
     }
 
     /// Records that their receiver passes over again and again.
@@ -299,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_record_passes_its_stations() {
-        let (mut window, now) = (Window::new(100, PATIENCE), Instant::now());
+        let (mut window, now) = (Window::new(100, PATIENCE, 0), Instant::now());
         window.queue(parcel(1, 10));
         window.queue_other();
         window.queue(parcel(2, 10));
@@ -317,7 +330,7 @@ mod tests {
     #[test]
     fn room_is_bounded_by_packets_records_and_bytes() {
         let now = Instant::now();
-        let mut window = Window::new(3, PATIENCE);
+        let mut window = Window::new(3, PATIENCE, 0);
         assert_eq!(window.room(now).unwrap().records, 3);
         window.queue(parcel(1, MAX_BYTES - 1));
         assert_eq!(window.room(now), None, "more than two seconds' worth");
@@ -329,7 +342,7 @@ mod tests {
         window.leave(&[id(1)]);
         assert_eq!(window.room(now).unwrap().records, 2);
 
-        let mut window = Window::new(1000, PATIENCE);
+        let mut window = Window::new(1000, PATIENCE, 0);
         for n in 0..MAX_UNACKNOWLEDGED as u8 - 2 {
             window.queue(parcel(n, 1));
         }
@@ -347,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_fast_link_is_given_more_and_a_slow_one_is_not_filled_up() {
-        let (mut window, start) = (Window::new(1000, PATIENCE), Instant::now());
+        let (mut window, start) = (Window::new(1000, PATIENCE, 0), Instant::now());
         let now = start;
         let run = |window: &mut Window, rate: u64| {
             for second in 0..8 {
@@ -360,14 +373,14 @@ mod tests {
         };
         run(&mut window, 1 << 20);
         assert!(window.room(now).unwrap().bytes > 1 << 20);
-        let mut slow = Window::new(1000, PATIENCE);
+        let mut slow = Window::new(1000, PATIENCE, 0);
         run(&mut slow, 3000);
         assert_eq!(slow.room(now).unwrap().bytes, LEAST_AHEAD);
     }
 
     #[test]
     fn late_records_leave_and_a_silent_broker_is_noticed() {
-        let (mut window, now) = (Window::new(10, PATIENCE), Instant::now());
+        let (mut window, now) = (Window::new(10, PATIENCE, 0), Instant::now());
         let later = now + PATIENCE + Duration::from_secs(1);
         window.queue(parcel(1, 10));
         window.queue(parcel(2, 10));
@@ -382,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_large_record_has_the_time_that_a_slow_link_needs() {
-        let (mut window, now) = (Window::new(10, PATIENCE), Instant::now());
+        let (mut window, now) = (Window::new(10, PATIENCE, 0), Instant::now());
         window.queue(parcel(1, 1 << 20));
         window.sent(1, now);
         assert!(!window.is_wedged(now + Duration::from_secs(500)));
@@ -391,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_bridge_that_is_away_is_asked_less_and_less() {
-        let (mut window, mut now) = (Window::new(10, PATIENCE), Instant::now());
+        let (mut window, mut now) = (Window::new(10, PATIENCE, 0), Instant::now());
         for (round, wait) in [30, 60, 120, 240].into_iter().enumerate() {
             window.queue(parcel(1, 10));
             window.sent(1, now);
@@ -406,8 +419,30 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_bridge_makes_the_connection_doubtful_and_the_next_one_as_patient() {
+        let silent = |window: &mut Window, mut now: Instant, waits: &[u64]| {
+            for &wait in waits {
+                assert_eq!(window.silence(), None);
+                window.queue(parcel(1, 10));
+                window.sent(1, now);
+                window.acknowledged_by_broker(1, now);
+                now += Duration::from_secs(wait);
+                assert_eq!(window.overdue(now), [id(1)]);
+            }
+            window.silence()
+        };
+        let now = Instant::now();
+        assert_eq!(silent(&mut Window::new(10, PATIENCE, 0), now, &[30, 60, 120]), Some(3));
+        let mut next = Window::new(10, PATIENCE, 3);
+        assert_eq!(next.room(now).unwrap().records, 1);
+        assert_eq!(silent(&mut next, now, &[240, 480]), None);
+        next.delivered(&[], now);
+        assert_eq!(silent(&mut next, now, &[30, 60, 120]), Some(3));
+    }
+
+    #[test]
     fn a_record_that_is_passed_over_stands_in_nobodys_way() {
-        let (mut window, start) = (Window::new(10, PATIENCE), Instant::now());
+        let (mut window, start) = (Window::new(10, PATIENCE, 0), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
         let send = |window: &mut Window, n: u8, now: Instant| {
             window.queue(parcel(n, 10));

@@ -78,7 +78,7 @@ pub async fn run(member: usize, start: Instant, shared: Arc<Shared>) {
         alerts: random_share(),
         open: HashMap::new(),
         waiting: VecDeque::new(),
-        window: Window::new(fleet.window, fleet.ack_timeout),
+        window: Window::new(fleet.window, fleet.ack_timeout, 0),
         connected: false,
         member,
         shared: shared.clone(),
@@ -131,7 +131,7 @@ impl Device {
     fn take_back(&mut self) {
         let fleet = &self.shared.fleet;
         self.connected = false;
-        self.window = Window::new(fleet.window, fleet.ack_timeout);
+        self.window = Window::new(fleet.window, fleet.ack_timeout, 0);
         let before = self.waiting.len();
         let mut all: Vec<_> =
             self.open.iter().map(|(id, record)| (record.due, record.kind as u8, *id)).collect();
