@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use edgeveil_tests::{Lab, Postgres, Publisher, Queue, Rabbit, Replica, kill_one_of_two, long, wait_for};
+use edgeveil_tests::{
+    Lab, PATIENT, Postgres, Publisher, Queue, Rabbit, Replica, files_below, kill_one_of_two, long, models,
+    program, run, wait_for,
+};
+use std::{process::Command, thread::sleep, time::Duration};
 
 const EMPTY: Queue = Queue { messages: 0, unacknowledged: 0, consumers: 1 };
 
@@ -98,4 +102,57 @@ fn a_replica_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     wait_for("an empty queue", || (rabbit.queue() == Queue { consumers: 2, ..EMPTY }).then_some(()));
     println!("{sent:?}");
     assert_eq!(Replica::stop_and_verify(&lab, replicas), sent.made);
+}
+
+/// The agent itself: readings, alerts and images by MQTT 3.1.1, while the broker and the bridge are killed.
+#[test]
+fn an_agent_delivers_through_it() {
+    let lab = Lab::new(&["edge-001"]);
+    let mut rabbit = Rabbit::start(&lab, 1, &["edge-001"]);
+    let mut bridge = Replica::new(&lab, "bridge", &rabbit.bridge_section(&lab, 0), "");
+    bridge.start(&lab);
+    let sources = format!(
+        "[[sensor]]\ngroup = \"env\"\nsource = {{ simulate = {{}} }}\nrate = 100\n\
+         [[camera]]\nname = \"desk\"\nsource = {{ replay = \"{0}/astronaut.png\" }}\nfps = 2\n\
+         [veil]\nmodel = \"{0}/yunet.onnx\"\nkind = \"yunet\"\n",
+        models().display()
+    );
+    let port = rabbit.mqtt_ports()[0];
+    let settings = |sources: &str| {
+        lab.agent_settings("edge-001", port, &format!("mqtt_version = \"3.1.1\"\n{PATIENT}{sources}"))
+    };
+    let mut agent = lab.agent("agent", &settings(&sources));
+    let mut flow = |bridge: &Replica| {
+        wait_for("records", || {
+            agent.assert_running();
+            (bridge.metric("edgeveil_bridge_committed_total") > 500).then_some(())
+        });
+    };
+    flow(&bridge);
+    rabbit.kill(0);
+    bridge.kill();
+    rabbit.restart(0);
+    bridge.start(&lab);
+    flow(&bridge);
+    bridge.kill();
+    bridge.start(&lab);
+    flow(&bridge);
+    assert!(agent.stop().success());
+    wait_for("an empty spool", || {
+        let drain = lab.agent("drain", &settings(""));
+        sleep(Duration::from_secs(3));
+        assert!(drain.stop().success());
+        let mut command = Command::new(program("edgeveil-agent"));
+        let output = run(command.args(["spool", "ls", "--dir"]).arg(lab.path("agent-edge-001/spool")));
+        let lanes = String::from_utf8(output.stdout).unwrap();
+        let records =
+            lanes.lines().map(|lane| lane.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap());
+        // That it was stopped stays for the next time.
+        (records.sum::<u64>() <= 1).then_some(())
+    });
+    wait_for("an empty queue", || (rabbit.queue() == EMPTY).then_some(()));
+    bridge.stop();
+    let images = files_below(&lab.path("objects")).len();
+    println!("{} records, {images} images", bridge.verify(&lab));
+    assert!(images > 20);
 }

@@ -20,6 +20,8 @@ use std::{
 const WINDOW: usize = 1000;
 /// A record that is not acknowledged for so long is sent again.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A connection on which nothing is acknowledged for so long, though records wait, is given up for another one.
+const SILENCE: Duration = Duration::from_secs(20);
 /// Until a node has taken the connection and the subscription.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Requests on their way to the event loop; more than the window, so that they always have room.
@@ -38,6 +40,8 @@ pub struct Sent {
     pub repeated: u64,
     /// Connections made.
     pub connections: u64,
+    /// Those that were given up because no acknowledgement came.
+    pub silences: u64,
 }
 
 #[derive(Default)]
@@ -232,6 +236,7 @@ async fn connection(
     }
     shared.lock().unwrap_or_else(PoisonError::into_inner).sent.connections += 1;
     let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let mut heard = Instant::now();
     loop {
         tokio::select! {
             event = events.poll() => match event {
@@ -239,6 +244,7 @@ async fn connection(
                     let ack = Ack::from_json(&publish.payload).expect("an acknowledgement");
                     let known = ack.ids.iter().filter(|id| spool.waiting.remove(&id.to_string()).is_some());
                     let known = known.count() as u64;
+                    heard = Instant::now();
                     shared.lock().unwrap_or_else(PoisonError::into_inner).sent.acknowledged += known;
                 }
                 Ok(_) => {}
@@ -248,6 +254,12 @@ async fn connection(
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 if shared.stop || (shared.finish && spool.waiting.is_empty()) {
                     return true;
+                }
+                if spool.waiting.is_empty() {
+                    heard = Instant::now();
+                } else if heard.elapsed() >= SILENCE {
+                    shared.sent.silences += 1;
+                    return false;
                 }
                 let due = begin.elapsed().as_millis() as u64 * u64::from(rate) / 1000;
                 let mut burst = 0;
