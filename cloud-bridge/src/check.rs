@@ -38,13 +38,13 @@ pub async fn check(settings: &Settings) -> Result<()> {
         certs::fingerprint(&enroll.ca)
             .with_context(|| format!("the registrar's CA (enroll.ca) in {}", enroll.ca.display()))?;
     }
-    if let Some(aws) = &settings.aws {
+    if let Some(aws) = &settings.forward.aws {
         tls::client(&aws.tls, aws.alpn.as_deref())?;
     }
-    if let Some(webhook) = &settings.webhook {
+    if let Some(webhook) = &settings.forward.webhook {
         open_webhook(webhook)?;
     }
-    if let Some(kafka) = &settings.kafka {
+    if let Some(kafka) = &settings.forward.kafka {
         kafka_config(kafka)?;
     }
     if let ObjectSettings::S3(s3) = &settings.objects {

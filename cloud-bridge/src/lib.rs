@@ -25,6 +25,7 @@ pub mod retention;
 pub mod serve;
 pub mod settings;
 pub mod source;
+pub mod telemetry;
 pub mod tls;
 pub mod troubles;
 pub mod verify;

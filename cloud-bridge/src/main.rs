@@ -15,13 +15,13 @@ use edgeveil_bridge::{
     objects::Objects,
     serve::{self, Bridge},
     settings::{LogFormat, LogSettings, Settings},
+    telemetry::Telemetry,
     verify,
 };
 use edgeveil_wire::DeviceName;
 use jiff::Timestamp;
-use std::{fs, io::IsTerminal, os::unix::fs::DirBuilderExt, process::ExitCode, time::Duration};
+use std::{fs, os::unix::fs::DirBuilderExt, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// sysexits' EX_USAGE.
 const BAD_SETTINGS: u8 = 64;
@@ -62,27 +62,15 @@ async fn with_settings(
         .collect();
     match Settings::load(args.config.as_deref(), &variables) {
         Ok(settings) => {
-            log(&settings.log);
-            run(settings).await
+            let telemetry = Telemetry::start(&settings.log, settings.otlp.as_ref())?;
+            let done = run(settings).await;
+            tokio::task::block_in_place(|| telemetry.end());
+            done
         }
         Err(problems) => {
             problems.iter().for_each(|problem| eprintln!("edgeveil-bridge: {problem}"));
             Ok(ExitCode::from(BAD_SETTINGS))
         }
-    }
-}
-
-fn log(settings: &LogSettings) {
-    // The libraries' own lines tell of every connection and attempt what ours tell better. A filter that names them wins.
-    let filter = format!("mqtt5=error,rumqttc=error,object_store=error,lapin=off,{}", settings.filter);
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match settings.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
     }
 }
 
@@ -98,7 +86,8 @@ fn asked_to_stop() -> Result<impl Future<Output = ()>> {
 }
 
 async fn demo(args: DemoArgs) -> Result<ExitCode> {
-    log(&LogSettings { filter: "warn".to_owned(), format: LogFormat::Text });
+    let telemetry =
+        Telemetry::start(&LogSettings { filter: "warn".to_owned(), format: LogFormat::Text }, None)?;
     let asked = asked_to_stop()?;
     let (sender, interrupted) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
@@ -110,6 +99,7 @@ async fn demo(args: DemoArgs) -> Result<ExitCode> {
     let end = if args.check { demo::End::Check(args.timeout) } else { demo::End::Interrupt };
     let options = demo::Options { agent: args.agent, models: args.models, state: args.state, end };
     demo::run(&options, interrupted).await?;
+    telemetry.end();
     Ok(ExitCode::SUCCESS)
 }
 

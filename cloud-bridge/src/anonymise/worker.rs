@@ -19,6 +19,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// How often to look for jobs of which nobody has told us.
 const POLL: Duration = Duration::from_millis(500);
@@ -119,12 +120,13 @@ impl Worker {
         let Some(job) = self.catalog.claim_job(&self.name, self.settings.lease).await? else {
             return Ok(Next::Nothing);
         };
+        let span = tracing::info_span!("picture", id = %job.id, attempts = job.attempts);
         let outcome = tokio::select! {
-            outcome = self.attempt(&job) => outcome,
+            outcome = self.attempt(&job).instrument(span.clone()) => outcome,
             () = self.hold(&job) => Outcome::Lost,
             () = async { stop.cancelled().await; sleep(GRACE).await } => Outcome::Ended,
         };
-        self.settle(&job, outcome).await
+        self.settle(&job, outcome).instrument(span).await
     }
 
     /// Renews the lease, and ends once it is lost.

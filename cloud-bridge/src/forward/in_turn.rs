@@ -11,6 +11,7 @@ use crate::{
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// Rows that are taken from the outbox at once.
 const ROWS: u32 = 32;
@@ -128,7 +129,8 @@ impl<T: Target> InTurn<T> {
             for row in rows {
                 sleep_until(self.next).await;
                 self.next = Instant::now() + Duration::from_secs(1) / self.target.rate();
-                match self.target.send(&row).await {
+                let span = super::span(self.rows.outbox.target(), &row);
+                match self.target.send(&row).instrument(span).await {
                     Answer::Taken => match self.rows.done(&[row.number], &mut suspects).await {
                         Ok(()) => *progress = true,
                         Err(error) => return error.into(),

@@ -11,7 +11,7 @@ pub use kafka::{KafkaError, config as kafka_config};
 pub use webhook::{WebhookError, open as open_webhook};
 
 use crate::{
-    catalog::{Catalog, Outbox},
+    catalog::{Catalog, Outbox, OutboxRow},
     metrics::Metrics,
     settings::Settings,
 };
@@ -47,19 +47,24 @@ pub fn start(
         metrics.add_target(target);
         Rows::new(Outbox::new(catalog.clone(), target, woken.clone()), metrics.clone())
     };
-    if let Some(aws) = &settings.aws {
+    if let Some(aws) = &settings.forward.aws {
         let aws = aws::AwsForwarder::new(aws.clone(), rows(AWS))?;
         tasks.push(tokio::spawn(aws.run(stop.clone())));
     }
-    if let Some(webhook) = &settings.webhook {
+    if let Some(webhook) = &settings.forward.webhook {
         let webhook = webhook::Webhook::new(webhook.clone())?;
         tasks.push(tokio::spawn(InTurn::new(webhook, rows(WEBHOOK)).run(stop.clone())));
     }
-    if let Some(kafka) = &settings.kafka {
+    if let Some(kafka) = &settings.forward.kafka {
         let kafka = kafka::Kafka::new(kafka.clone())?;
         tasks.push(tokio::spawn(InTurn::new(kafka, rows(KAFKA)).run(stop.clone())));
     }
     Ok((targets, tasks))
+}
+
+/// Of an attempt to pass a row on.
+fn span(target: &'static str, row: &OutboxRow) -> tracing::Span {
+    tracing::info_span!("forward", target, device = row.device, record = row.record, attempts = row.attempts)
 }
 
 /// What is sent of an alert: the fields that consumers of the first publishers know (`timestamp`, the values by name,

@@ -36,6 +36,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// Objects written at the same time.
 const PUTS: usize = 8;
@@ -146,22 +147,27 @@ impl Ingest {
             let Some(first) = first else { return };
             let started = Instant::now();
             let messages = self.gather(first).await;
-            let read = tokio::select! {
-                read = self.read(messages) => read,
-                () = stops.give_up.cancelled() => return,
-            };
-            let mut work = read;
-            if !self.make_durable(&mut work, &stops.give_up).await {
+            let span = tracing::info_span!("batch", messages = messages.len());
+            let Some(work) = self.store(messages, &stops.give_up).instrument(span.clone()).await else {
                 return;
-            }
+            };
             self.metrics.batch_seconds.observe(started.elapsed().as_secs_f64());
             self.metrics.batch_records.observe(work.batch.records.len() as f64);
             let letters = !work.batch.dead_letters.is_empty();
-            self.acknowledge(work).await;
+            self.acknowledge(work).instrument(span).await;
             if letters {
                 self.forget_old_letters().await;
             }
         }
+    }
+
+    /// None when it was told to give up.
+    async fn store(&mut self, messages: Vec<Inbound>, give_up: &CancellationToken) -> Option<Work> {
+        let mut work = tokio::select! {
+            read = self.read(messages) => read,
+            () = give_up.cancelled() => return None,
+        };
+        self.make_durable(&mut work, give_up).await.then_some(work)
     }
 
     /// More messages, until the batch is full, `linger` is over or a burst has ended. When a burst has come while the batch
@@ -311,15 +317,17 @@ impl Ingest {
     }
 
     async fn attempt(&self, work: &mut Work) -> Result<(), (Part, String)> {
-        self.put_objects(work).await?;
+        self.put_objects(work).instrument(tracing::info_span!("objects")).await?;
         self.up(Part::Objects);
         work.batch.received = jiff::Timestamp::now().as_millisecond();
-        let fresh =
-            self.catalog.commit(&work.batch).await.map_err(|error| (Part::Database, error.to_string()))?;
+        let commit = self.catalog.commit(&work.batch).instrument(tracing::info_span!("commit"));
+        let fresh = commit.await.map_err(|error| (Part::Database, error.to_string()))?;
         self.up(Part::Database);
         for (record, fresh) in work.batch.records.iter().zip(fresh) {
             let counter = if fresh { &self.metrics.committed } else { &self.metrics.duplicates };
             counter.get_or_create(&Some(record.lane()).into()).inc();
+            let (device, id) = (&record.device, record.stamp().id);
+            tracing::debug!(%device, record = %id, fresh, "committed");
         }
         Ok(())
     }
@@ -370,7 +378,8 @@ impl Ingest {
                 finished(running.join_next().await)?;
             }
             let objects = self.objects.clone();
-            running.spawn(async move { objects.create(&object, bytes).await });
+            let span = tracing::info_span!("object", key = object);
+            running.spawn(async move { objects.create(&object, bytes).await }.instrument(span));
         }
         while let Some(put) = running.join_next().await {
             finished(Some(put))?;

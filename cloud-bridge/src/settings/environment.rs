@@ -6,7 +6,7 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 169] = [
+const KEYS: [&str; 173] = [
     "amqp.ca",
     "amqp.cert",
     "amqp.declare",
@@ -171,6 +171,10 @@ const KEYS: [&str; 169] = [
     "objects.s3.region",
     "objects.s3.secret_access_key_file",
     "objects.s3.storage_class",
+    "otlp.ca",
+    "otlp.endpoint",
+    "otlp.sample",
+    "otlp.token_file",
     "retention.alerts",
     "retention.events",
     "retention.forwarded",

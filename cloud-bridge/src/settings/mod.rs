@@ -4,17 +4,21 @@
 
 mod anonymise;
 mod environment;
+mod forward;
 mod legacy;
 mod read;
 mod reader;
+mod telemetry;
 mod units;
 
 pub use anonymise::{AmqpJobSettings, AnonymiseSettings, ImageAccess, VeilSettings};
+pub use forward::{AwsSettings, ForwardSettings, KafkaMechanism, KafkaSettings, KafkaTls, WebhookSettings};
 pub use legacy::{LegacySettings, LegacyTopic};
 pub use reader::{Env, Problem};
+pub use telemetry::{LogFormat, LogSettings, OtlpSettings};
 pub use units::{ByteSize, HostPort, Hosts, time};
 
-use crate::{forward::TopicTemplate, objects::KeyTemplate};
+use crate::objects::KeyTemplate;
 use edgeveil_wire::{Name, Topics};
 use reader::{Reader, Section};
 use std::{
@@ -52,14 +56,12 @@ pub struct Settings {
     pub legacy: Option<LegacySettings>,
     /// Pictures of cameras that run no agent, when they are taken.
     pub anonymise: Option<AnonymiseSettings>,
-    /// AWS IoT Core, when alerts go there.
-    pub aws: Option<AwsSettings>,
-    /// A URL that alerts go on to.
-    pub webhook: Option<WebhookSettings>,
-    /// A topic of Kafka that alerts go on to.
-    pub kafka: Option<KafkaSettings>,
+    /// Whom alerts go on to.
+    pub forward: ForwardSettings,
     /// How logs look.
     pub log: LogSettings,
+    /// A collector of traces, when they go to one.
+    pub otlp: Option<OtlpSettings>,
 }
 
 /// Where messages come from.
@@ -309,117 +311,6 @@ pub struct RetentionSettings {
     pub forwarded: Option<Duration>,
 }
 
-/// AWS IoT Core, or whatever speaks like it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AwsSettings {
-    /// The account's endpoint, `….iot.<region>.amazonaws.com`.
-    pub endpoint: String,
-    /// 8883, or 443 with ALPN.
-    pub port: u16,
-    /// The thing's certificates.
-    pub tls: TlsFiles,
-    /// The MQTT client id; one connection each.
-    pub client_id: String,
-    /// Where alerts are published.
-    pub topic: TopicTemplate,
-    /// Publishes a second.
-    pub rate: u32,
-    /// Publishes without their PUBACK.
-    pub max_in_flight: u16,
-    /// Pings.
-    pub keep_alive: Duration,
-    /// The protocol named in the TLS handshake; port 443 wants `x-amzn-mqtt-ca`.
-    pub alpn: Option<String>,
-}
-
-/// A URL that alerts are posted to.
-#[derive(Clone, PartialEq)]
-pub struct WebhookSettings {
-    /// It may hold a secret of its own, so it is not shown.
-    pub url: String,
-    /// File with what requests are signed by.
-    pub secret_file: PathBuf,
-    /// Who the server must have been certified by; else the system's CAs.
-    pub ca: Option<PathBuf>,
-    /// How long a request may take.
-    pub timeout: Duration,
-    /// Requests a second.
-    pub rate: u32,
-}
-
-impl WebhookSettings {
-    /// What may be shown of the URL.
-    pub fn host(&self) -> String {
-        let url = reqwest::Url::parse(&self.url).ok();
-        url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
-    }
-}
-
-impl std::fmt::Debug for WebhookSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WebhookSettings").field("host", &self.host()).finish_non_exhaustive()
-    }
-}
-
-/// A topic of Kafka that alerts go to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KafkaSettings {
-    /// Some of the cluster's brokers, from which the others are learned.
-    pub brokers: Vec<String>,
-    /// Where alerts are written.
-    pub topic: String,
-    /// The client's name in the brokers' logs and quotas.
-    pub client_id: String,
-    /// How the connection is secured.
-    pub tls: KafkaTls,
-    /// A user, and the file with the password.
-    pub login: Option<(String, PathBuf)>,
-    /// How the two are shown.
-    pub mechanism: KafkaMechanism,
-    /// Records a second.
-    pub rate: u32,
-}
-
-/// How a connection to Kafka is secured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KafkaTls {
-    /// Not at all.
-    None,
-    /// The server shows a certificate of this CA.
-    Server(PathBuf),
-    /// Both show one.
-    Mutual(TlsFiles),
-}
-
-/// How user and password are shown (SASL).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KafkaMechanism {
-    /// As they are.
-    Plain,
-    /// By a challenge, with SHA-256.
-    Scram256,
-    /// By a challenge, with SHA-512.
-    Scram512,
-}
-
-/// How logs look.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogSettings {
-    /// A filter of tracing-subscriber, `info` by default.
-    pub filter: String,
-    /// Their form.
-    pub format: LogFormat,
-}
-
-/// The form of logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// An object a line, for containers.
-    Json,
-}
-
 impl Settings {
     /// From a file, or the defaults and the environment alone. All problems, or valid settings.
     pub fn load(file: Option<&Path>, variables: &[(String, String)]) -> Result<Self, Vec<Problem>> {
@@ -474,7 +365,7 @@ mod tests {
         let settings = Settings::parse("-", "", &none).unwrap();
         assert!(matches!(settings.source, SourceSettings::Embedded(_)));
         assert_eq!(settings.http.port(), 8080);
-        assert_eq!(settings.aws, None);
+        assert_eq!(settings.forward.aws, None);
     }
 
     #[test]
@@ -535,25 +426,6 @@ mod tests {
         assert_eq!(Settings::parse("b.toml", "", &none).unwrap().enroll, None);
         let found = problems("[enroll]\nlisten = \"0.0.0.0:8444\"\nhost = \"h\"\nlifetime = \"1 s\"\n");
         assert!(found[0].starts_with("b.toml:4: `enroll.lifetime`"), "{found:?}");
-    }
-
-    #[test]
-    fn kafka_is_encrypted_unless_plain_is_meant() {
-        let kafka = |more: &str| {
-            let text = format!("[forward.kafka]\nbrokers = [\"k:9092\"]\n{more}");
-            Settings::parse("b.toml", &text, &none).map(|settings| settings.kafka.unwrap())
-        };
-        let text = |more: &str| kafka(more).unwrap_err()[0].to_string();
-        assert!(text("").contains("forward.kafka.ca"), "{}", text(""));
-        assert_eq!(kafka("allow_plain = true\n").unwrap().tls, KafkaTls::None);
-        assert_eq!(kafka("ca = \"c\"\n").unwrap().tls, KafkaTls::Server("c".into()));
-        assert!(matches!(kafka("ca = \"c\"\ncert = \"d\"\nkey = \"e\"\n").unwrap().tls, KafkaTls::Mutual(_)));
-        assert!(text("ca = \"c\"\ncert = \"d\"\n").contains("forward.kafka.key"));
-        assert!(text("ca = \"c\"\nuser = \"u\"\n").contains("forward.kafka.password_file"));
-        assert!(text("ca = \"c\"\nmechanism = \"gssapi\"\n").contains("scram-sha-512"));
-        // In the clear a password would go to whoever listens.
-        let plain = "allow_plain = true\nuser = \"u\"\npassword_file = \"p\"\nmechanism = \"plain\"\n";
-        assert!(text(plain).contains("forward.kafka.mechanism"), "{}", text(plain));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Every setting's key, default and bounds.
 
 use super::{
-    AmqpLogin, AmqpSettings, AwsSettings, BrokerCertificates, BrokerSettings, ByteSize, CatalogSettings,
-    Encryption, EnrollSettings, IngestSettings, KafkaMechanism, KafkaSettings, KafkaTls, LogFormat,
-    LogSettings, MqttSettings, ObjectSettings, PostgresSettings, RetentionSettings, S3Settings, Settings,
-    SourceSettings, TlsFiles, WebhookSettings, reader::Section,
+    AmqpLogin, AmqpSettings, BrokerCertificates, BrokerSettings, ByteSize, CatalogSettings, Encryption,
+    EnrollSettings, IngestSettings, MqttSettings, ObjectSettings, PostgresSettings, RetentionSettings,
+    S3Settings, Settings, SourceSettings, TlsFiles, reader::Section,
 };
-use crate::{forward::TopicTemplate, objects::KeyTemplate};
+use crate::objects::KeyTemplate;
 use edgeveil_wire::Topics;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -35,15 +34,9 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let enroll =
         if section.is_given(&["listen"]) { enroll(section, &data_dir).map(Some) } else { Some(None) };
     let retention = retention(root.section("retention"));
-    let forward = root.section("forward");
-    let aws = forward.section("aws");
-    let aws = if aws.is_given(&["endpoint"]) { aws_iot(aws).map(Some) } else { Some(None) };
-    let webhook = forward.section("webhook");
-    let webhook = if webhook.is_given(&["url"]) { webhook_settings(webhook).map(Some) } else { Some(None) };
-    let kafka = forward.section("kafka");
-    let kafka = if kafka.is_given(&["brokers"]) { kafka_settings(kafka).map(Some) } else { Some(None) };
-    forward.finish();
-    let log = log(root.section("log"));
+    let forward = super::forward::forward(root.section("forward"));
+    let log = super::telemetry::log(root.section("log"));
+    let otlp = super::telemetry::otlp(root.section("otlp"));
     root.finish();
     Some(Settings {
         data_dir,
@@ -59,10 +52,9 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         retention,
         legacy: legacy?,
         anonymise: anonymise?,
-        aws: aws?,
-        webhook: webhook?,
-        kafka: kafka?,
+        forward: forward?,
         log,
+        otlp: otlp?,
     })
 }
 
@@ -109,7 +101,7 @@ fn embedded(section: Section<'_, '_>, data_dir: &Path) -> Option<BrokerSettings>
     Some(BrokerSettings { listen, certificates, max_connections })
 }
 
-fn tls_files(section: &Section<'_, '_>) -> Option<TlsFiles> {
+pub(super) fn tls_files(section: &Section<'_, '_>) -> Option<TlsFiles> {
     let (ca, cert, key) = (section.required("ca"), section.required("cert"), section.required("key"));
     Some(TlsFiles { ca: ca?, cert: cert?, key: key? })
 }
@@ -333,138 +325,4 @@ fn retention(section: Section<'_, '_>) -> RetentionSettings {
     };
     section.finish();
     settings
-}
-
-fn aws_iot(section: Section<'_, '_>) -> Option<AwsSettings> {
-    let endpoint = section.required("endpoint");
-    let tls = tls_files(&section);
-    let port = section.or("port", 8883);
-    let alpn = section.get("alpn").or_else(|| (port == 443).then(|| "x-amzn-mqtt-ca".to_owned()));
-    let topic = section.or("topic", TopicTemplate::default());
-    let client_id = section.or("client_id", "edgeveil-bridge".to_owned());
-    if client_id.len() > 128 {
-        section.problem("client_id", "is longer than 128 bytes".to_owned());
-    }
-    let rate = section.or("rate", 90);
-    if rate == 0 || rate > 100 {
-        section.problem("rate", "wants 1 to 100 publishes a second".to_owned());
-    }
-    let max_in_flight = section.or("max_in_flight", 50);
-    if max_in_flight == 0 || max_in_flight > 50 {
-        section.problem("max_in_flight", "wants 1 to 50".to_owned());
-    }
-    let keep_alive = section.or("keep_alive", Duration::from_secs(60));
-    if !(Duration::from_secs(30)..=Duration::from_secs(1200)).contains(&keep_alive) {
-        section.problem("keep_alive", "wants \"30 s\" to \"20 min\"".to_owned());
-    }
-    section.finish();
-    let (endpoint, tls) = (endpoint?, tls?);
-    Some(AwsSettings { endpoint, port, tls, client_id, topic, rate, max_in_flight, keep_alive, alpn })
-}
-
-fn webhook_settings(section: Section<'_, '_>) -> Option<WebhookSettings> {
-    let url: Option<String> = section.required("url");
-    let allow_http = section.or("allow_http", false);
-    match url.as_deref().map(reqwest::Url::parse) {
-        None => {}
-        Some(Err(error)) => section.problem("url", format!("{error}; wants \"https://HOST/PATH\"")),
-        Some(Ok(url)) => match url.scheme() {
-            "https" => {}
-            "http" if allow_http => {}
-            "http" => {
-                let text = "is not encrypted; set allow_http = true if that is meant".to_owned();
-                section.problem("url", text);
-            }
-            other => section.problem("url", format!("`{other}`; wants \"https://HOST/PATH\"")),
-        },
-    }
-    let rate = section.or("rate", 10);
-    if rate == 0 || rate > 1000 {
-        section.problem("rate", "wants 1 to 1000 requests a second".to_owned());
-    }
-    let timeout = section.or("timeout", Duration::from_secs(10));
-    if !(Duration::from_millis(100)..=Duration::from_secs(120)).contains(&timeout) {
-        section.problem("timeout", "wants \"100 ms\" to \"2 min\"".to_owned());
-    }
-    let (secret_file, ca) = (section.required("secret_file"), section.get("ca"));
-    section.finish();
-    Some(WebhookSettings { url: url?, secret_file: secret_file?, ca, timeout, rate })
-}
-
-fn kafka_settings(section: Section<'_, '_>) -> Option<KafkaSettings> {
-    let brokers = section.required("brokers");
-    let topic = section.or("topic", "edgeveil-alerts".to_owned());
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if topic.len() > 249 || !topic.chars().all(is_plain) || matches!(topic.as_str(), "." | "..") {
-        section.problem("topic", "wants 1 to 249 letters, digits, `.`, `_` and `-`".to_owned());
-    }
-    let client_id = section.or("client_id", "edgeveil-bridge".to_owned());
-    let allow_plain = section.or("allow_plain", false);
-    let ca: Option<PathBuf> = section.get("ca");
-    let own = section.is_set("cert") || section.is_set("key");
-    let tls = match ca {
-        _ if own => tls_files(&section).map(KafkaTls::Mutual),
-        Some(ca) => Some(KafkaTls::Server(ca)),
-        None if allow_plain => Some(KafkaTls::None),
-        None => {
-            let text = "is missing; wants the brokers' CA, or allow_plain = true if that is meant".to_owned();
-            section.problem("ca", text);
-            None
-        }
-    };
-    if !own {
-        let _: (Option<PathBuf>, Option<PathBuf>) = (section.get("cert"), section.get("key"));
-    }
-    let mechanism = match section.get::<String>("mechanism").as_deref() {
-        None | Some("scram-sha-512") => KafkaMechanism::Scram512,
-        Some("scram-sha-256") => KafkaMechanism::Scram256,
-        Some("plain") => KafkaMechanism::Plain,
-        Some(other) => {
-            let text = format!("`{other}`; wants \"scram-sha-512\", \"scram-sha-256\" or \"plain\"");
-            section.problem("mechanism", text);
-            KafkaMechanism::Scram512
-        }
-    };
-    if mechanism == KafkaMechanism::Plain && matches!(tls, Some(KafkaTls::None)) {
-        section.problem("mechanism", "`plain` shows the password to whoever listens; wants a ca".to_owned());
-    }
-    let user: Option<String> = section.get("user");
-    let password = section.get("password_file");
-    let login = match (user, password) {
-        (Some(user), Some(file)) => Some((user, file)),
-        (None, None) => None,
-        (Some(_), None) => {
-            section
-                .problem("password_file", "is missing; wants the file with the user's password".to_owned());
-            None
-        }
-        (None, Some(_)) => {
-            section.problem("user", "is missing; wants whose password it is".to_owned());
-            None
-        }
-    };
-    let rate = section.or("rate", 100);
-    if rate == 0 || rate > 1000 {
-        section.problem("rate", "wants 1 to 1000 records a second".to_owned());
-    }
-    section.finish();
-    Some(KafkaSettings { brokers: brokers?, topic, client_id, tls: tls?, login, mechanism, rate })
-}
-
-fn log(section: Section<'_, '_>) -> LogSettings {
-    let filter: String = section.or("filter", "info".to_owned());
-    if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
-        section
-            .problem("filter", "wants a level or a filter such as \"info,edgeveil_bridge=debug\"".to_owned());
-    }
-    let format = match section.get::<String>("format").as_deref() {
-        None | Some("text") => LogFormat::Text,
-        Some("json") => LogFormat::Json,
-        Some(other) => {
-            section.problem("format", format!("`{other}`; wants \"text\" or \"json\""));
-            LogFormat::Text
-        }
-    };
-    section.finish();
-    LogSettings { filter, format }
 }

@@ -212,6 +212,20 @@ impl Setting for bool {
     }
 }
 
+impl Setting for f64 {
+    const WANTS: &'static str = "a number such as 0.1";
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is no number"))
+    }
+    fn from_value(value: &DeValue<'_>) -> Result<Self, String> {
+        match value {
+            DeValue::Float(number) => Self::from_text(number.as_str()),
+            DeValue::Integer(number) => Self::from_text(number.as_str()),
+            _ => Err("is no number".to_owned()),
+        }
+    }
+}
+
 macro_rules! whole {
     ($($type:ty),*) => {$(
         impl Setting for $type {

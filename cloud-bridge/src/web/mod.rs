@@ -12,7 +12,7 @@ use crate::{
 };
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Path, Request, State},
+    extract::{DefaultBodyLimit, MatchedPath, Path, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -22,6 +22,7 @@ use edgeveil_wire::{DeviceName, RecordId};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// What the pages are made of.
 #[derive(Debug, Clone)]
@@ -74,6 +75,7 @@ pub fn router(web: Web) -> Router {
         .with_state(web)
         .merge(routes)
         .layer(middleware::from_fn(headers))
+        .layer(middleware::from_fn(trace))
 }
 
 /// What a worker that is a process of its own shows.
@@ -116,6 +118,35 @@ impl Probes {
         let lines: String = missing.iter().map(|(part, why)| format!("{}: {why}\n", part.as_str())).collect();
         (StatusCode::SERVICE_UNAVAILABLE, lines + troubles).into_response()
     }
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives each request an id, or leaves it the one that it has, for logs and traces. Probes have none, and no trace.
+async fn trace(mut request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = path.unwrap_or_default();
+    if matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics") {
+        return next.run(request).await;
+    }
+    let given = request.headers().get(REQUEST_ID).filter(|id| {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=64).contains(&id.len()) && id.as_bytes().iter().all(plain)
+    });
+    let Some(id) = given.cloned().or_else(new_id) else { return next.run(request).await };
+    let shown = id.to_str().unwrap_or_default();
+    let span = tracing::info_span!("request", id = shown, method = %request.method(), route, status = tracing::field::Empty);
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn new_id() -> Option<HeaderValue> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).ok()?;
+    HeaderValue::try_from(format!("{:016x}", u64::from_be_bytes(random))).ok()
 }
 
 const POLICY: &str = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'";

@@ -33,6 +33,8 @@ struct Sent {
     /// Known once the event loop has sent it.
     packet: Option<u16>,
     confirmed: bool,
+    /// Ends with it.
+    _span: tracing::Span,
 }
 
 /// The rows of one connection.
@@ -67,7 +69,8 @@ impl Session {
         let sent = self.client.try_publish(topic.of(&row), QoS::AtLeastOnce, false, row.payload.clone());
         sent.map_err(|error| error.to_string())?;
         self.next = Instant::now() + self.pace;
-        self.sent.push_back(Sent { row, packet: None, confirmed: false });
+        let span = crate::forward::span(crate::forward::AWS, &row);
+        self.sent.push_back(Sent { row, packet: None, confirmed: false, _span: span });
         Ok(())
     }
 
