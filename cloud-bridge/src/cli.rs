@@ -1,8 +1,8 @@
 //! The command line.
 
-use crate::{catalog::OutboxState, settings};
+use crate::{catalog::OutboxState, settings, web::access::Role};
 use clap::{Args, Parser, Subcommand};
-use edgeveil_wire::DeviceName;
+use edgeveil_wire::{DeviceName, Name};
 use std::{path::PathBuf, time::Duration};
 
 /// Edgeveil's bridge: receives devices, keeps their images and readings, forwards their alerts.
@@ -29,6 +29,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Look at what goes on to others, try again what was set aside, send again what was sent.
     Outbox(OutboxArgs),
+    /// Make a film of a camera's images: H.264 by ffmpeg, or Motion JPEG.
+    Timelapse(TimelapseArgs),
+    /// Keep the file of users that may log in ([access] in the settings).
+    Users(UsersArgs),
     /// Issue and list certificates.
     Certs(CertsArgs),
     /// Give devices their first certificate by a one-time token, and take it back.
@@ -161,6 +165,87 @@ pub enum OutboxCommand {
         /// To whom.
         #[arg(long, value_name = "TARGET", default_value = crate::forward::AWS, value_parser = crate::forward::TARGETS)]
         target: String,
+    },
+}
+
+/// What a film is made of.
+#[derive(Debug, Args)]
+pub struct TimelapseArgs {
+    /// Where the settings are.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The device.
+    #[arg(long, value_name = "NAME")]
+    pub device: DeviceName,
+    /// Its camera.
+    #[arg(long, value_name = "NAME")]
+    pub camera: Name,
+    /// From when: a day such as 2026-11-21 (in --zone) or a moment such as 2026-11-21T10:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub from: String,
+    /// Until when: the end of that day, or before that moment.
+    #[arg(long, value_name = "TIME")]
+    pub to: String,
+    /// Of so much time one image.
+    #[arg(long, value_name = "TIME", default_value = "1 s", value_parser = settings::time)]
+    pub every: Duration,
+    /// Frames a second of the film.
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=120))]
+    pub fps: u32,
+    /// Leave images out whose mean brightness is below this, 0 to 255: night.
+    #[arg(long, value_name = "LEVEL", default_value_t = 0)]
+    pub dark: u8,
+    /// Leave images out that look like the one before.
+    #[arg(long)]
+    pub distinct: bool,
+    /// Do not write the time into the frames.
+    #[arg(long)]
+    pub no_stamp: bool,
+    /// The zone of days and of the time in the frames.
+    #[arg(long, default_value = "UTC")]
+    pub zone: String,
+    /// The larger side of a frame at the most, in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 1920, value_parser = clap::value_parser!(u32).range(64..=8192))]
+    pub side: u32,
+    /// FILE.mp4 or FILE.avi. What is half made lies in FILE.parts, and is gone on with by the same command.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Users that may log in.
+#[derive(Debug, Args)]
+pub struct UsersArgs {
+    /// The file (`access.users`).
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "edgeveil-data/users",
+        env = "EDGEVEIL_BRIDGE_ACCESS_USERS"
+    )]
+    pub file: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: UsersCommand,
+}
+
+/// What to do with users.
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Add a user, or give one another password or role. The password is read from the terminal, or a line of standard input.
+    Add {
+        /// 1 to 64 letters, digits, `.`, `_`, `-` and `@`.
+        name: String,
+        /// Viewers look, operators act too.
+        #[arg(long, value_name = "ROLE", default_value = "viewer")]
+        role: Role,
+    },
+    /// List users and roles.
+    Ls,
+    /// Take a user out. Their sessions end with that.
+    Rm {
+        /// Who.
+        name: String,
     },
 }
 

@@ -16,6 +16,7 @@ pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod enroll;
+pub mod film;
 pub mod forward;
 pub mod ingest;
 pub mod metrics;

@@ -9,18 +9,19 @@ use edgeveil_bridge::{
     check,
     cli::{
         CertsArgs, CertsCommand, Cli, Command, ConfigArgs, DemoArgs, EnrollArgs, EnrollCommand,
-        OutboxCommand, VerifyArgs,
+        OutboxCommand, TimelapseArgs, UsersArgs, UsersCommand, VerifyArgs,
     },
-    demo, enroll,
+    demo, enroll, film,
     objects::Objects,
     serve::{self, Bridge},
     settings::{LogFormat, LogSettings, Settings},
     telemetry::Telemetry,
     verify,
+    web::access::{password, users::Users},
 };
 use edgeveil_wire::DeviceName;
 use jiff::Timestamp;
-use std::{fs, os::unix::fs::DirBuilderExt, process::ExitCode, time::Duration};
+use std::{fs, io::IsTerminal, os::unix::fs::DirBuilderExt, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// sysexits' EX_USAGE.
@@ -44,6 +45,8 @@ async fn main() -> ExitCode {
             let config = ConfigArgs { config: args.config.clone() };
             with_settings(&config, async |settings| enroll(&settings, &args).await).await
         }
+        Command::Timelapse(args) => with_settings(&args.config, async |s| timelapse(&s, &args).await).await,
+        Command::Users(args) => users(&args).map(|()| ExitCode::SUCCESS),
         Command::Certs(args) => certificates(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
@@ -101,6 +104,69 @@ async fn demo(args: DemoArgs) -> Result<ExitCode> {
     demo::run(&options, interrupted).await?;
     telemetry.end();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks only, but for the film.
+async fn timelapse(settings: &Settings, args: &TimelapseArgs) -> Result<ExitCode> {
+    let zone = jiff::tz::TimeZone::get(&args.zone).with_context(|| format!("--zone {}", args.zone))?;
+    let moment = |text: &str, end: bool| -> Result<i64> {
+        if let Ok(moment) = text.parse::<Timestamp>() {
+            return Ok(moment.as_millisecond());
+        }
+        let day: jiff::civil::Date =
+            text.parse().with_context(|| format!("`{text}`: wants 2026-11-21 or 2026-11-21T10:00:00Z"))?;
+        let day = if end { day.tomorrow()? } else { day };
+        Ok(day.to_zoned(zone.clone())?.timestamp().as_millisecond())
+    };
+    let wanted = film::Wanted {
+        device: args.device.clone(),
+        camera: args.camera.clone(),
+        from: moment(&args.from, false)?,
+        to: moment(&args.to, true)?,
+        every: args.every,
+        fps: args.fps,
+        dark: args.dark,
+        distinct: args.distinct,
+        stamp: (!args.no_stamp).then(|| zone.clone()),
+        side: args.side,
+        file: args.output.clone(),
+    };
+    let (catalog, objects) =
+        (Catalog::open_read_only(&settings.catalog).await?, Objects::open_existing(&settings.objects).await?);
+    let (terminal, mut last) = (std::io::stderr().is_terminal(), 0);
+    let told = |done: usize, all: usize| {
+        let percent = done * 100 / all.max(1);
+        if terminal {
+            eprint!("\r{done} of {all} images ({percent} %) ");
+        } else if percent / 10 > last {
+            last = percent / 10;
+            eprintln!("{done} of {all} images ({percent} %)");
+        }
+    };
+    let made = film::make(&catalog, &objects, &wanted, told).await;
+    if terminal {
+        eprintln!();
+    }
+    println!("{}", serde_json::to_string(&made?)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn users(args: &UsersArgs) -> Result<()> {
+    let path = &args.file;
+    let known = if path.exists() { Users::read(path)? } else { Users::default() };
+    match &args.command {
+        UsersCommand::Add { name, role } => {
+            let password = password::read(name)?;
+            known.with(name, *role, &password)?.write(path)?;
+            println!("{name} is a {role} of {}", path.display());
+        }
+        UsersCommand::Ls => known.all().iter().for_each(|user| println!("{}\t{}", user.name, user.role)),
+        UsersCommand::Rm { name } => match known.without(name) {
+            Some(left) => left.write(path)?,
+            None => anyhow::bail!("{}: there is no user {name}", path.display()),
+        },
+    }
+    Ok(())
 }
 
 /// What is kept is for this user and its group alone: pictures, and what sensors say.

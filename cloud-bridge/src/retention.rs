@@ -8,6 +8,7 @@ use crate::{
     metrics::Metrics,
     objects::{ObjectError, Objects},
     settings::RetentionSettings,
+    web::thumbnail_key,
 };
 use edgeveil_wire::Lane;
 use std::{sync::Arc, time::Duration};
@@ -88,6 +89,9 @@ impl Retention {
                 }
                 for image in &images {
                     self.objects.delete(&image.object).await?;
+                    if image.thumbnail == 1 {
+                        self.objects.delete(&thumbnail_key(&image.object)).await?;
+                    }
                 }
                 let gone = self.catalog.forget_images(&images).await?;
                 self.metrics.expired.get_or_create(&Some(Lane::Image).into()).inc_by(gone);

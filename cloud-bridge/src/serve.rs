@@ -15,7 +15,7 @@ use crate::{
     source::{self, Intake, ToDevices, amqp::Amqp, external::External},
     tls,
     troubles::Troubles,
-    web,
+    web::{self, access::Access},
 };
 use anyhow::{Context, Result};
 use std::{
@@ -25,7 +25,12 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long stopping may take.
@@ -98,6 +103,7 @@ impl Bridge {
         let catalog = Catalog::open(&settings.catalog).await?;
         readiness.up(Part::Database);
 
+        let access = Arc::new(Access::open(&settings.access, &catalog).await?);
         let anonymise = Anonymise::open(settings, &catalog, &metrics, &readiness).await?;
 
         let (wake, woken) = watch::channel(());
@@ -185,6 +191,9 @@ impl Bridge {
             readiness,
             troubles,
             enrol: enrol(settings, mqtt).into(),
+            access,
+            live: web::Live::start(catalog.clone(), woken, stops.web.clone()),
+            small: Arc::new(Semaphore::new(2)),
         };
         let web = tokio::spawn(web::serve(http, pages, stops.web.clone()));
         Ok(Self {

@@ -81,6 +81,9 @@ pub enum VerifyError {
     Objects(#[from] ObjectError),
 }
 
+/// What follows the key of an image in that of its small one: without a row, made anew when it is missing.
+const THUMBNAIL: &str = ".thumb.jpg";
+
 /// Looks at everything. While a bridge runs, what it is just writing may show as an object without a row.
 pub async fn verify(catalog: &Catalog, objects: &Objects) -> Result<Vec<Finding>, VerifyError> {
     // Objects are listed before rows are read: an object is there before its row.
@@ -111,6 +114,9 @@ pub async fn verify(catalog: &Catalog, objects: &Objects) -> Result<Vec<Finding>
     arrived.extend(accounted.iter().filter(is_gone).cloned());
     findings.extend(arrived.into_iter().map(|gap| Finding::Sequence { missing: gap.missing(), gap }));
     findings.extend(catalog.outbox_counts().await?.into_iter().map(|outbox| Finding::Outbox { outbox }));
+    let is_image = |object: &str| rows.contains_key(object);
+    let is_thumbnail = |object: &str| object.strip_suffix(THUMBNAIL).is_some_and(is_image);
+    let there: Vec<_> = there.into_iter().filter(|(object, _)| !is_thumbnail(object)).collect();
     for (object, bytes) in there {
         match rows.remove(&object) {
             None => findings.push(Finding::NoRow { object }),

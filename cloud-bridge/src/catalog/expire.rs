@@ -23,6 +23,8 @@ pub struct ExpiredImage {
     pub id: String,
     /// Its key in the object store.
     pub object: String,
+    /// 1: the store has a thumbnail of it.
+    pub thumbnail: i64,
 }
 
 impl Catalog {
@@ -44,7 +46,8 @@ impl Catalog {
 
     /// The images that were received before, the oldest first: some of them.
     pub async fn expired_images(&self, before: i64) -> Result<Vec<ExpiredImage>, CatalogError> {
-        let sql = "SELECT device, id, object FROM image WHERE received < $1 ORDER BY received LIMIT $2";
+        let sql =
+            "SELECT device, id, object, thumbnail FROM image WHERE received < $1 ORDER BY received LIMIT $2";
         let found = self.store.rows(ask(sql).bind(before).bind(AT_ONCE)).await;
         found.map_err(self.failed("looking for expired images"))
     }

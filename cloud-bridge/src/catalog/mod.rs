@@ -11,6 +11,8 @@ mod open;
 mod outbox;
 mod read;
 mod replay;
+mod sessions;
+mod shown;
 mod store;
 mod together;
 mod write;
@@ -22,6 +24,8 @@ pub use letters::MAX_DEAD_LETTERS;
 pub use outbox::{Blame, Outbox, OutboxCount, OutboxRow};
 pub use read::{AlertRow, DeviceRow, Gap, ImageRow, Sequences};
 pub use replay::{OutboxEntry, OutboxState};
+pub use sessions::Action;
+pub use shown::{AlertsOf, Fleet, ImagesOf, Place, Point};
 pub use write::{Batch, Content, DeadLetter, Health, Presence, Record};
 
 use store::Store;

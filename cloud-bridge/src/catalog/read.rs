@@ -27,6 +27,8 @@ pub struct ImageRow {
     pub faces: i64,
     /// How they were covered.
     pub cover: String,
+    /// 1: the store has a thumbnail of it.
+    pub thumbnail: i64,
 }
 
 /// An alert.
@@ -52,6 +54,12 @@ pub struct AlertRow {
     pub contributions: String,
     /// JSON: values by name.
     pub vals: String,
+    /// When somebody acknowledged it: milliseconds since 1970.
+    pub acknowledged: Option<i64>,
+    /// Who did.
+    pub acknowledged_by: Option<String>,
+    /// What they had to say.
+    pub note: Option<String>,
 }
 
 /// A device.
@@ -65,6 +73,8 @@ pub struct DeviceRow {
     pub last_seen: i64,
     /// `online`, `offline` or `stopped`.
     pub state: Option<String>,
+    /// Since when: milliseconds since 1970.
+    pub state_at: Option<i64>,
     /// The agent's version.
     pub version: Option<String>,
     /// `synced` or `unsynced`.
@@ -73,6 +83,8 @@ pub struct DeviceRow {
     pub problems: Option<String>,
     /// JSON: the last health message.
     pub health: Option<String>,
+    /// When it came: milliseconds since 1970.
+    pub health_at: Option<i64>,
 }
 
 /// What arrived of one lane within one boot.
@@ -204,22 +216,21 @@ impl Catalog {
 
     /// The newest images.
     pub async fn latest_images(&self, most: u32) -> Result<Vec<ImageRow>, CatalogError> {
-        let sql = "SELECT device, id, camera, timestamp, received, object, bytes, faces, cover FROM image
+        let sql = "SELECT device, id, camera, timestamp, received, object, bytes, faces, cover, thumbnail FROM image
              ORDER BY received DESC, timestamp DESC LIMIT $1";
         self.store.rows(ask(sql).bind(i64::from(most))).await.map_err(self.failed("reading images"))
     }
 
     /// The newest alerts.
     pub async fn latest_alerts(&self, most: u32) -> Result<Vec<AlertRow>, CatalogError> {
-        let sql =
-            "SELECT device, id, source, timestamp, received, score, threshold, severity, contributions, vals
-             FROM alert ORDER BY received DESC, timestamp DESC LIMIT $1";
-        self.store.rows(ask(sql).bind(i64::from(most))).await.map_err(self.failed("reading alerts"))
+        let sql = format!("{} ORDER BY received DESC, timestamp DESC LIMIT $1", super::shown::ALERT);
+        self.store.rows(ask(&sql).bind(i64::from(most))).await.map_err(self.failed("reading alerts"))
     }
 
     /// All devices by name.
     pub async fn devices(&self) -> Result<Vec<DeviceRow>, CatalogError> {
-        let sql = "SELECT name, first_seen, last_seen, state, version, clock, problems, health
+        let sql =
+            "SELECT name, first_seen, last_seen, state, state_at, version, clock, problems, health, health_at
              FROM device ORDER BY name";
         self.store.rows(ask(sql)).await.map_err(self.failed("reading devices"))
     }

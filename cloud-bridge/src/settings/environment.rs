@@ -6,7 +6,14 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 173] = [
+const KEYS: [&str; 180] = [
+    "access.proxy.from",
+    "access.proxy.header",
+    "access.proxy.operators",
+    "access.secure_cookie",
+    "access.session",
+    "access.tokens",
+    "access.users",
     "amqp.ca",
     "amqp.cert",
     "amqp.declare",

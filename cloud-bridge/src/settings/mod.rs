@@ -2,6 +2,7 @@
 //!
 //! Every setting has a default that works on one box without a file; the reference is in the crate's README.
 
+mod access;
 mod anonymise;
 mod environment;
 mod forward;
@@ -11,6 +12,7 @@ mod reader;
 mod telemetry;
 mod units;
 
+pub use access::{AccessSettings, Network, ProxySettings};
 pub use anonymise::{AmqpJobSettings, AnonymiseSettings, ImageAccess, VeilSettings};
 pub use forward::{AwsSettings, ForwardSettings, KafkaMechanism, KafkaSettings, KafkaTls, WebhookSettings};
 pub use legacy::{LegacySettings, LegacyTopic};
@@ -38,6 +40,8 @@ pub struct Settings {
     pub source: SourceSettings,
     /// The pages' address.
     pub http: SocketAddr,
+    /// Who may see them, and who may act.
+    pub access: AccessSettings,
     /// Where images are kept.
     pub objects: ObjectSettings,
     /// How they are named there.

@@ -21,6 +21,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let http = root.section("http");
     let listen = http.or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
     http.finish();
+    let access = super::access::access(root.section("access"), listen);
     let anonymise = super::anonymise::anonymise(root.section("anonymise"), &data_dir, listen);
     let section = root.section("objects");
     let image_key = section.or("key", KeyTemplate::default());
@@ -43,6 +44,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         topics,
         source: source?,
         http: listen,
+        access: access?,
         objects: objects?,
         image_key,
         image_links,

@@ -1,6 +1,20 @@
 //! What the bridge shows: pages for people, `/healthz` and `/readyz` for whoever runs it, `/metrics` for Prometheus.
 
-mod pages;
+mod about;
+pub mod access;
+mod alerts;
+mod api;
+mod chart;
+mod device;
+mod gallery;
+mod html;
+mod live;
+mod outbox;
+mod overview;
+mod thumbs;
+
+pub use live::Live;
+pub use thumbs::key as thumbnail_key;
 
 use crate::{
     anonymise::Images,
@@ -10,17 +24,18 @@ use crate::{
     readiness::{Part, Readiness},
     troubles::Troubles,
 };
+use access::{Access, Who};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Path, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use edgeveil_wire::{DeviceName, RecordId};
-use std::{future::Future, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -43,11 +58,18 @@ pub struct Web {
     pub enrol: Arc<str>,
     /// Pictures to be veiled, when they are taken.
     pub images: Option<Images>,
+    /// Who may look and act.
+    pub access: Arc<Access>,
+    /// New alerts.
+    pub live: Live,
+    /// Pictures that are made small at the same time.
+    pub small: Arc<Semaphore>,
 }
 
 /// Answers until it is stopped.
 pub async fn serve(listener: TcpListener, web: Web, stop: CancellationToken) {
-    let served = axum::serve(listener, router(web)).with_graceful_shutdown(stop.cancelled_owned());
+    let service = router(web).into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the web server ended");
     }
@@ -55,27 +77,71 @@ pub async fn serve(listener: TcpListener, web: Web, stop: CancellationToken) {
 
 /// All routes.
 pub fn router(web: Web) -> Router {
-    let mut first = get(overview);
     let mut routes = Router::new();
     if let Some(images) = &web.images {
         routes = images.router();
         if images.root() {
             let images = images.clone();
-            let post = move |request: Request| async move { images.post(request).await };
-            first = first.post(post).layer(DefaultBodyLimit::disable());
+            let posted = post(move |request: Request| async move { images.post(request).await });
+            routes = routes.route("/", posted.layer(DefaultBodyLimit::disable()));
         }
     }
-    Router::new()
-        .route("/", first)
-        .route("/style.css", get(style))
+    let ways = Router::new()
+        .route("/login", get(access::form).post(access::login))
+        .route("/logout", post(access::logout))
+        .with_state(web.access.clone());
+    let pages = Router::new()
+        .route("/", get(overview::overview))
+        .route("/devices/{device}", get(device::device))
+        .route("/gallery", get(gallery::gallery))
+        .route("/view/{device}/{id}", get(gallery::image))
         .route("/images/{device}/{id}", get(image))
+        .route("/thumbs/{device}/{id}", get(thumbs::thumbnail))
+        .route("/alerts", get(alerts::alerts))
+        .route("/alerts/{device}/{id}", get(alerts::alert))
+        .route("/alerts/{device}/{id}/acknowledge", post(alerts::acknowledge))
+        .route("/live", get(live::live))
+        .route("/outbox", get(outbox::outbox))
+        .route("/outbox/retry", post(outbox::retry))
+        .route("/about", get(about::about))
+        .route("/v1/devices", get(api::devices))
+        .route("/v1/devices/{device}", get(api::device))
+        .route("/v1/devices/{device}/images", get(api::images))
+        .route("/v1/devices/{device}/readings/{group}", get(api::readings))
+        .route("/v1/alerts", get(api::alerts))
+        .with_state(web.clone())
+        .merge(ways)
+        .layer(DefaultBodyLimit::max(16 << 10))
+        .layer(middleware::from_fn_with_state(web.access.clone(), access::guard));
+    Router::new()
+        .route("/style.css", get(|| fixed("text/css; charset=utf-8", include_str!("style.css"))))
+        .route("/app.js", get(|| fixed("text/javascript; charset=utf-8", include_str!("app.js"))))
+        .route("/icon.svg", get(|| fixed("image/svg+xml", include_str!("icon.svg"))))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(web)
+        .merge(pages)
         .merge(routes)
         .layer(middleware::from_fn(headers))
         .layer(middleware::from_fn(trace))
+}
+
+async fn fixed(kind: &'static str, text: &'static str) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "max-age=300")], text)
+}
+
+fn not_found(what: &str) -> Response {
+    (StatusCode::NOT_FOUND, format!("no such {what}\n")).into_response()
+}
+
+/// Whoever may not act, or sends a form that is none of ours.
+fn refuse(who: &Who, token: &str) -> Option<Response> {
+    if !who.acts() {
+        return Some((StatusCode::FORBIDDEN, "only an operator may do this\n").into_response());
+    }
+    (!who.sent(token))
+        .then(|| (StatusCode::FORBIDDEN, "this form is an old one; load its page again\n").into_response())
 }
 
 /// What a worker that is a process of its own shows.
@@ -149,7 +215,8 @@ fn new_id() -> Option<HeaderValue> {
     HeaderValue::try_from(format!("{:016x}", u64::from_be_bytes(random))).ok()
 }
 
-const POLICY: &str = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'";
+const POLICY: &str =
+    "default-src 'self'; object-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// The same for every answer: nothing from elsewhere is loaded, and nobody frames these pages.
 async fn headers(request: Request, next: Next) -> Response {
@@ -165,7 +232,8 @@ async fn headers(request: Request, next: Next) -> Response {
 }
 
 /// What a page that cannot be made answers.
-struct Failed(CatalogError);
+#[derive(Debug)]
+pub struct Failed(CatalogError);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
@@ -178,22 +246,6 @@ impl From<CatalogError> for Failed {
     fn from(error: CatalogError) -> Self {
         Self(error)
     }
-}
-
-async fn overview(State(web): State<Web>) -> Result<Response, Failed> {
-    let (images, alerts, devices) = tokio::try_join!(
-        web.catalog.latest_images(24),
-        web.catalog.latest_alerts(20),
-        web.catalog.devices()
-    )?;
-    let now = jiff::Timestamp::now().as_millisecond();
-    let (missing, troubles) = (web.readiness.missing(), web.troubles.now());
-    let view = pages::Overview { images, alerts, devices, missing, troubles, now };
-    let mut page = pages::overview(&view, &web.enrol).into_response();
-    if let Some(bucket) = web.bucket().await {
-        page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, bucket);
-    }
-    Ok(page)
 }
 
 impl Web {
@@ -213,20 +265,14 @@ fn redirect(link: &str, lasts: Duration) -> Response {
     (StatusCode::TEMPORARY_REDIRECT, headers).into_response()
 }
 
-async fn style() -> impl IntoResponse {
-    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "max-age=300")];
-    (headers, include_str!("style.css"))
-}
-
 async fn image(
     State(web): State<Web>,
     Path((device, id)): Path<(String, String)>,
 ) -> Result<Response, Failed> {
-    let not_found = || (StatusCode::NOT_FOUND, "no such image\n").into_response();
     let (Ok(device), Ok(id)) = (device.parse::<DeviceName>(), id.parse::<RecordId>()) else {
-        return Ok(not_found());
+        return Ok(not_found("image"));
     };
-    let Some(object) = web.catalog.image_object(&device, id).await? else { return Ok(not_found()) };
+    let Some(object) = web.catalog.image_object(&device, id).await? else { return Ok(not_found("image")) };
     if let Some(lasts) = web.links {
         match web.objects.link(&object, lasts).await {
             Ok(Some(link)) => return Ok(redirect(&link, lasts)),

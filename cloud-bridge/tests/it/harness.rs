@@ -97,8 +97,29 @@ impl Bench {
 
     /// A plain HTTP/1.1 GET: the head, and the body.
     pub async fn get(&self, path: &str) -> (String, Vec<u8>) {
+        self.ask("GET", path, &[], "").await
+    }
+
+    /// A plain HTTP/1.1 request with these headers and a form: the head, and the body.
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        form: &str,
+    ) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect(self.bridge.http).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: bridge\r\nconnection: close\r\n\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: bridge\r\nconnection: close\r\n");
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        if method == "POST" {
+            request += &format!(
+                "content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n",
+                form.len()
+            );
+        }
+        request += &format!("\r\n{form}");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[cfg(feature = "worker")]
+mod access;
 mod anonymise;
 mod broker;
 mod command;

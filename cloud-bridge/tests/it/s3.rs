@@ -219,7 +219,7 @@ async fn images_are_kept_known_again_shown_and_linked(kind: Kind) {
     assert_eq!(answer.bytes().await.unwrap(), file);
     let forged = location.replace("desk", "door");
     assert_eq!(Client::new().get(&forged).send().await.unwrap().status(), StatusCode::FORBIDDEN);
-    let (head, _) = bench.get("/").await;
+    let (head, _) = bench.get(&image.replace("/images/", "/view/")).await;
     assert!(head.contains(&format!("img-src 'self' {}", server.url())), "{head}");
 }
 

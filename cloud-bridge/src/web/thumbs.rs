@@ -1,0 +1,157 @@
+//! Small pictures of veiled ones: made once, kept in the store beside them, and removed with them.
+
+use super::{Failed, Web, not_found};
+use crate::catalog::ImageRow;
+use axum::{
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use edgeveil_wire::{DeviceName, RecordId};
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use zune_jpeg::{
+    JpegDecoder,
+    zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
+};
+
+/// The larger side, in pixels: enough for a gallery, and small enough for a page of 24 on a bad link.
+const SIDE: usize = 256;
+const QUALITY: u8 = 55;
+/// Pictures beyond this are not made small, in pixels.
+const MOST: usize = 40_000_000;
+
+/// Where the store has it.
+pub fn key(object: &str) -> String {
+    format!("{object}.thumb.jpg")
+}
+
+pub async fn thumbnail(
+    State(web): State<Web>,
+    Path((device, id)): Path<(String, String)>,
+) -> Result<Response, Failed> {
+    let (Ok(device), Ok(id)) = (device.parse::<DeviceName>(), id.parse::<RecordId>()) else {
+        return Ok(not_found("image"));
+    };
+    let Some(image) = web.catalog.image(&device, id).await? else { return Ok(not_found("image")) };
+    let away = |error: crate::objects::ObjectError| {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+    };
+    if image.thumbnail == 1 {
+        match web.objects.get(&key(&image.object)).await {
+            Ok(bytes) => return Ok(shown(bytes)),
+            Err(error) if error.missing => {}
+            Err(error) => return Ok(away(error)),
+        }
+    }
+    // Each takes a picture's memory, so few are made at the same time.
+    let Ok(_one) = web.small.acquire().await else { return Ok(not_found("image")) };
+    let bytes = match web.objects.get(&image.object).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.missing => {
+            return Ok((StatusCode::GONE, "this image's object is gone from the store\n").into_response());
+        }
+        Err(error) => return Ok(away(error)),
+    };
+    let whole = bytes.clone();
+    let Some(small) = tokio::task::spawn_blocking(move || shrink(&whole)).await.unwrap_or(None) else {
+        // What cannot be made small is shown as it is: it is veiled.
+        return Ok(shown(bytes));
+    };
+    keep(&web, &image, small.clone()).await;
+    Ok(shown(small))
+}
+
+/// It is made again when it could not be kept.
+async fn keep(web: &Web, image: &ImageRow, small: Bytes) {
+    // The note first: whatever is in the store is then removed with its image.
+    let noted = web.catalog.has_thumbnail(&image.device, &image.id).await.map_err(|error| error.to_string());
+    let kept = match noted {
+        Ok(()) => web.objects.put(&key(&image.object), small).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = kept {
+        tracing::debug!(error, "a thumbnail could not be kept");
+    }
+}
+
+fn shown(bytes: Bytes) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "image/jpeg"),
+        (header::CACHE_CONTROL, "private, max-age=31536000, immutable"),
+    ];
+    (headers, bytes).into_response()
+}
+
+/// The mean of the pixels that fall together.
+fn shrink(jpeg: &[u8]) -> Option<Bytes> {
+    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(jpeg), options);
+    decoder.decode_headers().ok()?;
+    let (width, height) = decoder.dimensions()?;
+    if width * height > MOST {
+        return None;
+    }
+    let pixels = decoder.decode().ok()?;
+    let scale = (width.max(height) as f64 / SIDE as f64).max(1.0);
+    let (w, h) = (((width as f64 / scale) as usize).max(1), ((height as f64 / scale) as usize).max(1));
+    let mut small = Vec::with_capacity(w * h * 3);
+    for y in 0..h {
+        let rows = y * height / h..((y + 1) * height / h).max(y * height / h + 1);
+        for x in 0..w {
+            let columns = x * width / w..((x + 1) * width / w).max(x * width / w + 1);
+            let (mut sum, mut count) = ([0_u32; 3], 0);
+            for row in rows.clone() {
+                let start = (row * width + columns.start) * 3;
+                let end = (row * width + columns.end) * 3;
+                for pixel in pixels.get(start..end)?.chunks_exact(3) {
+                    sum.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += u32::from(*value));
+                    count += 1;
+                }
+            }
+            small.extend(sum.map(|sum| (sum / count.max(1)) as u8));
+        }
+    }
+    let mut out = Vec::new();
+    let mut encoder = Encoder::new(&mut out, QUALITY);
+    encoder.set_sampling_factor(SamplingFactor::F_2_2);
+    encoder.encode(&small, u16::try_from(w).ok()?, u16::try_from(h).ok()?, ColorType::Rgb).ok()?;
+    Some(out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jpeg(width: u16, height: u16) -> Vec<u8> {
+        let pixels: Vec<u8> =
+            (0..usize::from(width) * usize::from(height)).flat_map(|n| [(n % 251) as u8, 90, 10]).collect();
+        let mut out = Vec::new();
+        Encoder::new(&mut out, 90).encode(&pixels, width, height, ColorType::Rgb).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_picture_becomes_small_and_a_small_one_stays() {
+        for ((width, height), (w, h)) in [
+            ((1920, 1080), (320, 180)),
+            ((1080, 1920), (180, 320)),
+            ((64, 48), (64, 48)),
+            ((4000, 1), (256, 1)),
+        ] {
+            let small = shrink(&jpeg(width, height)).unwrap();
+            let mut decoder = JpegDecoder::new(ZCursor::new(&small[..]));
+            decoder.decode_headers().unwrap();
+            assert_eq!(decoder.dimensions().unwrap(), (w, h));
+            assert!(small.len() < 12_000, "{} bytes", small.len());
+        }
+    }
+
+    #[test]
+    fn what_is_no_picture_has_none() {
+        let whole = jpeg(64, 48);
+        for bad in [&b""[..], b"\xff\xd8", &whole[..40]] {
+            assert!(shrink(bad).is_none());
+        }
+    }
+}
