@@ -17,22 +17,28 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What the task needs.
-pub struct Monitor {
+/// Measures the agent and its board.
+pub struct Meter {
     /// This start of the agent.
     pub boot: BootId,
-    /// How often it measures.
-    pub every: Duration,
     /// Where the kernel shows its devices.
     pub sysfs: PathBuf,
     /// What the lanes hold.
     pub spool: Spool,
     /// What the parts have counted.
     pub state: Arc<State>,
-    /// Where drops are recorded.
-    pub records: Records,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What the task needs.
+pub struct Monitor {
+    /// Measures.
+    pub meter: Arc<Meter>,
+    /// How often it does.
+    pub every: Duration,
+    /// Where drops are recorded.
+    pub records: Records,
     /// The newest payload.
     pub newest: watch::Sender<Vec<u8>>,
 }
@@ -40,55 +46,9 @@ pub struct Monitor {
 /// How often it is looked whether the board holds its processor back, where `health` is published less often.
 const LOOK: Duration = Duration::from_secs(10);
 
-impl Monitor {
-    /// Measures until it is told to stop.
-    pub async fn run(self, stop: CancellationToken) {
-        let [mut ticks, mut looks] = [self.every, self.every.min(LOOK)].map(interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = BTreeMap::new();
-        loop {
-            let stopping = tokio::select! {
-                biased;
-                () = stop.cancelled() => true,
-                _ = looks.tick() => {
-                    self.look().await;
-                    continue;
-                }
-                _ = ticks.tick() => false,
-            };
-            let health = block_in_place(|| self.measure());
-            self.tell_drops(&health, &mut told).await;
-            if stopping {
-                // The counters end with the process; what they have not told yet is a record now.
-                return;
-            }
-            self.newest.send_replace(health.to_json());
-        }
-    }
-
-    /// Tells of a board that holds its processor back: cameras then take fewer pictures.
-    async fn look(&self) {
-        let throttling = block_in_place(|| board::throttling(&self.sysfs)).unwrap_or_default();
-        if throttling.now.is_empty() {
-            if self.state.throttle(false) {
-                self.state.solved("board");
-                tracing::info!("the board no longer holds its processor back");
-                let what = "it runs at full speed again".to_owned();
-                self.records.event_async(EventKind::BoardRecovered, None, what).await;
-            }
-            return;
-        }
-        let reasons: Vec<_> = throttling.now.iter().map(board::advice).collect();
-        let what = format!("{}; cameras go down to camera.throttled_fps", reasons.join(", "));
-        self.state.problem("board", &what);
-        if self.state.throttle(true) {
-            tracing::warn!("the board holds its processor back: {what}");
-            self.records.event_async(EventKind::BoardThrottled, None, what).await;
-        }
-    }
-
-    fn measure(&self) -> Health {
+impl Meter {
+    /// All of it as it is now. May block where a disk does.
+    pub fn measure(&self) -> Health {
         let counted = self.state.counted();
         let stats = self.spool.stats();
         let now = self.clock.now();
@@ -107,6 +67,56 @@ impl Monitor {
             cameras: counted.cameras,
             sensors: counted.sensors,
             board: measured(&self.sysfs, stats.free_bytes),
+        }
+    }
+}
+
+impl Monitor {
+    /// Measures until it is told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let [mut ticks, mut looks] = [self.every, self.every.min(LOOK)].map(interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = BTreeMap::new();
+        loop {
+            let stopping = tokio::select! {
+                biased;
+                () = stop.cancelled() => true,
+                _ = looks.tick() => {
+                    self.look().await;
+                    continue;
+                }
+                _ = ticks.tick() => false,
+            };
+            let health = block_in_place(|| self.meter.measure());
+            self.tell_drops(&health, &mut told).await;
+            if stopping {
+                // The counters end with the process; what they have not told yet is a record now.
+                return;
+            }
+            self.newest.send_replace(health.to_json());
+        }
+    }
+
+    /// Tells of a board that holds its processor back: cameras then take fewer pictures.
+    async fn look(&self) {
+        let throttling = block_in_place(|| board::throttling(&self.meter.sysfs)).unwrap_or_default();
+        let state = &self.meter.state;
+        if throttling.now.is_empty() {
+            if state.throttle(false) {
+                state.solved("board");
+                tracing::info!("the board no longer holds its processor back");
+                let what = "it runs at full speed again".to_owned();
+                self.records.event_async(EventKind::BoardRecovered, None, what).await;
+            }
+            return;
+        }
+        let reasons: Vec<_> = throttling.now.iter().map(board::advice).collect();
+        let what = format!("{}; cameras go down to camera.throttled_fps", reasons.join(", "));
+        state.problem("board", &what);
+        if state.throttle(true) {
+            tracing::warn!("the board holds its processor back: {what}");
+            self.records.event_async(EventKind::BoardThrottled, None, what).await;
         }
     }
 

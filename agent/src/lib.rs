@@ -21,6 +21,7 @@ pub mod settings;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod state;
+pub mod status;
 #[cfg(feature = "vision")]
 pub mod vision;
 pub mod watchdog;

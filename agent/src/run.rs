@@ -5,12 +5,13 @@ use crate::vision;
 use crate::{
     clock::{Clock, SystemClock},
     enroll::{Folder, renewal::Renewal},
-    health::Monitor,
+    health::{Meter, Monitor},
     link::{Identity, Link},
     record::{self, Writer},
     sense,
     settings::Settings,
     state::State,
+    status::{self, Teller},
     watchdog::{self, Progress},
 };
 use anyhow::{Context, Result};
@@ -104,16 +105,19 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     };
     #[cfg(not(feature = "vision"))]
     let threads = Vec::new();
-    let monitor = Monitor {
+    let meter = Arc::new(Meter {
         boot,
-        every: settings.health_interval,
         sysfs: settings.device.sysfs.clone(),
         spool: spool.clone(),
         state: state.clone(),
-        records: records.clone(),
         clock: clock.clone(),
-        newest: newest_health,
-    };
+    });
+    let told = CancellationToken::new();
+    let teller = Teller::new(&settings, identity.device.clone(), meter.clone(), health.clone());
+    let socket = status::agents(&settings.device);
+    let teller = tokio::spawn(status::serve(socket, teller, state.clone(), told.clone()));
+    let monitor =
+        Monitor { meter, every: settings.health_interval, records: records.clone(), newest: newest_health };
     let measured = CancellationToken::new();
     let mut monitor = tokio::spawn(monitor.run(measured.clone()));
     let link = Link {
@@ -181,6 +185,10 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     hang_up.cancel();
     if !link.is_finished() && timeout(DEADLINE, link).await.is_err() {
         tracing::warn!("the link did not stop in time");
+    }
+    told.cancel();
+    if timeout(DEADLINE, teller).await.is_err() {
+        tracing::warn!("the status socket did not stop in time");
     }
     tracing::info!("stopped");
     committed?;

@@ -1,5 +1,6 @@
 //! What the agent knows of itself: counters for `health`, and what is wrong for `status`.
 
+use crate::status::{Recent, Row};
 use edgeveil_wire::{CameraHealth, Lane, LinkHealth, Name, SensorHealth};
 use std::{
     collections::BTreeMap,
@@ -7,6 +8,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -14,6 +16,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct State {
     counters: Mutex<Counters>,
+    recent: Mutex<Recent>,
     problems: watch::Sender<BTreeMap<String, String>>,
     is_throttled: AtomicBool,
 }
@@ -35,6 +38,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             counters: Mutex::default(),
+            recent: Mutex::default(),
             problems: watch::Sender::new(BTreeMap::new()),
             is_throttled: AtomicBool::new(false),
         }
@@ -75,6 +79,36 @@ impl State {
     /// All counters as they are.
     pub fn counted(&self) -> Counters {
         self.counters().clone()
+    }
+
+    /// What was done last stays right enough after a panic elsewhere, too.
+    fn last(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A frame of a camera has come, at this uptime.
+    pub fn frame(&self, name: &Name, at: Duration) {
+        self.last().cameras.entry(name.clone()).or_default().frame(at);
+    }
+
+    /// A row of a sensor group was read.
+    pub fn row(&self, name: &Name, row: Row) {
+        self.last().sensors.insert(name.clone(), row);
+    }
+
+    /// The connection stands, since this uptime.
+    pub fn connected(&self, at: Duration) {
+        self.last().connection.made(at);
+    }
+
+    /// There is no connection, at this uptime.
+    pub fn disconnected(&self, at: Duration) {
+        self.last().connection.lost(at);
+    }
+
+    /// What the parts did last.
+    pub fn recent(&self) -> Recent {
+        self.last().clone()
     }
 
     /// A record was lost on the way into the spool: its number is used up, and it is counted here.

@@ -259,7 +259,9 @@ fn stream(
 
 fn hand_on(camera: &Camera, shot: Shot) {
     let Shot { frame, age, receipt } = shot;
-    let waiting = Waiting { frame, moment: camera.clock.now().earlier(age), receipt };
+    let now = camera.clock.now();
+    let waiting = Waiting { frame, moment: now.earlier(age), receipt };
+    camera.state.frame(&camera.settings.name, now.uptime);
     let skipped = camera.slots.put(camera.index, waiting);
     camera.state.camera(&camera.settings.name, |health| {
         health.frames += 1;

@@ -9,6 +9,7 @@ mod score;
 #[cfg(feature = "simulate")]
 mod simulate;
 mod spool;
+mod status;
 #[cfg(feature = "vision")]
 mod veil;
 
@@ -44,6 +45,8 @@ enum Command {
     },
     /// Looks at settings, certificate, broker, disk, models, cameras and sensors, and names the remedy for what is wrong
     Doctor(doctor::Arguments),
+    /// Asks the agent that runs on this device how it is: connection, spool, cameras, sensors, problems
+    Status(status::Arguments),
     /// Gets this device its certificate from a bridge, with a one-time token
     Enroll(enroll::Arguments),
     /// Writes veiled copies of pictures
@@ -90,6 +93,7 @@ impl Cli {
             Command::Check { file: SettingsFile { config }, settings_only } => read_settings(&config)
                 .and_then(|settings| if settings_only { Ok(()) } else { check::check(&settings) }),
             Command::Doctor(arguments) => doctor::doctor(&arguments),
+            Command::Status(arguments) => status::status(&arguments),
             Command::Enroll(arguments) => enroll::enroll(&arguments),
             #[cfg(feature = "vision")]
             Command::Veil(arguments) => veil::veil(&arguments),

@@ -96,6 +96,7 @@ impl Link {
             let end = session::run(&self, &mut limiter, &mut restamp, setting, &stop).await;
             self.spool.release_all();
             limiter.close();
+            self.state.disconnected(self.clock.now().uptime);
             let Lost { why, had_connected, was_refused, had_delivered, was_slow } = match end {
                 End::Stopped => return,
                 End::Renewed => {

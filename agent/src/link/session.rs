@@ -316,6 +316,7 @@ impl Session<'_> {
         self.connected = true;
         link.spool.mark_backlog();
         link.state.link(|health| health.connections += 1);
+        link.state.connected(link.clock.now().uptime);
         link.state.solved("link");
         self.take_over();
         tracing::info!(broker = %link.settings.host, port = link.settings.port, device = %link.device, "connected");

@@ -12,6 +12,7 @@ use crate::{
     record::{AlertBody, Observation, Records},
     settings,
     state::State,
+    status::Row,
 };
 use edgeveil_wire::{EventKind, ValueName, Values};
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -134,6 +135,8 @@ async fn record(
         health.readings += 1;
         health.alerts += u64::from(alert.is_some());
     });
+    let row = Row { at: moment.uptime, values: values.len(), score };
+    group.state.row(&group.settings.group, row);
     let group_name = group.settings.group.clone();
     group.records.observation(Observation { group: group_name, moment, values, score, alert }).await;
 }

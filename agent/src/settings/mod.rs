@@ -59,6 +59,8 @@ pub struct Device {
     pub data_dir: PathBuf,
     /// Where the kernel shows its devices: `/sys`, but in tests.
     pub sysfs: PathBuf,
+    /// Where `edgeveil-agent status` asks; none means where [`crate::status::agents`] says.
+    pub status_socket: Option<PathBuf>,
 }
 
 /// Who must have a record before the device forgets it.

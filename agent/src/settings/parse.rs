@@ -9,7 +9,10 @@ use super::{
 };
 #[cfg(feature = "vision")]
 use super::{OnFailure, Veil, camera};
-use crate::enroll::{Files, Folder};
+use crate::{
+    enroll::{Files, Folder},
+    status,
+};
 #[cfg(feature = "vision")]
 use edgeveil_veil::{Cover, ModelKind};
 use edgeveil_wire::{Name, Topics};
@@ -68,7 +71,15 @@ fn device(section: &Section<'_>) -> Option<Device> {
     let name = section.get::<Text<_>>("name").map(|Text(name)| name);
     let data_dir = section.or("data_dir", PathBuf::from("/var/lib/edgeveil"));
     let sysfs = section.or("sysfs", PathBuf::from("/sys"));
-    Some(Device { name, data_dir, sysfs })
+    let status_socket = section.get::<PathBuf>("status_socket");
+    if status_socket.as_ref().is_some_and(|path| path.as_os_str().len() > status::MAX_PATH) {
+        let most = status::MAX_PATH;
+        section.problem(
+            "status_socket",
+            format!("is longer than {most} bytes, the most that a socket's path has"),
+        );
+    }
+    Some(Device { name, data_dir, sysfs, status_socket })
 }
 
 fn link(section: &Section<'_>, data_dir: &Path) -> Option<Link> {
@@ -485,6 +496,16 @@ mod tests {
             let key = format!("link.{}", wrong.split_once(' ').unwrap().0);
             assert_eq!(problems(&format!("{GOOD}{wrong}\n")), [(7, key)], "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_socket_has_a_short_path() {
+        let device = |path: &str| format!("{GOOD}[device]\nstatus_socket = \"{path}\"\n");
+        let longest = format!("/{}", "x".repeat(status::MAX_PATH - 1));
+        let settings = parse(Path::new("agent.toml"), &device(&longest)).unwrap();
+        assert_eq!(settings.device.status_socket.as_deref(), Some(Path::new(&longest)));
+        assert_eq!(problems(&device(&format!("{longest}x"))), [(8, "device.status_socket".to_owned())]);
+        assert_eq!(problems(&device("")), [(8, "device.status_socket".to_owned())]);
     }
 
     #[test]
