@@ -6,7 +6,7 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 173] = [
+const KEYS: [&str; 178] = [
     "amqp.ca",
     "amqp.cert",
     "amqp.declare",
@@ -137,6 +137,11 @@ const KEYS: [&str; 173] = [
     "forward.webhook.secret_file",
     "forward.webhook.timeout",
     "forward.webhook.url",
+    "homeassistant.discovery",
+    "homeassistant.forget",
+    "homeassistant.off_delay",
+    "homeassistant.prefix",
+    "homeassistant.units",
     "http.listen",
     "ingest.batch",
     "ingest.linger",
@@ -286,7 +291,7 @@ mod tests {
             .iter()
             .map(|place| format!("[anonymise.{place}.s3]\nbucket = \"{place}\"\n"))
             .collect();
-        let folders = format!("[broker]\n{tls}[anonymise]\n{queue}[legacy]\n");
+        let folders = format!("[broker]\n{tls}[anonymise]\n{queue}[legacy]\n[homeassistant]\n");
         let rabbit = format!("[amqp]\nhosts = \"h\"\n{tls}user = \"u\"\npassword_file = \"p\"\n");
         for text in [folders, format!("{elsewhere}{queue}{buckets}"), rabbit] {
             Settings::parse("-", &text, &note).unwrap();
