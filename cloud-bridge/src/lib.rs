@@ -2,7 +2,7 @@
 //!
 //! The rooms, in the order of the data:
 //! [`broker`] (embedded) or [`source::external`] -> [`source`] -> [`ingest`] -> [`objects`] and [`catalog`] ->
-//! acknowledgement by [`source::ToDevices`]; [`forward`] drains the catalog's outbox; [`web`] shows it all.
+//! acknowledgement by [`source::ToDevices`]; [`forward`] drains the catalog's outbox; [`homeassistant`] tells Home Assistant what is there; [`web`] shows it all.
 //! [`enroll`] gives devices their certificates. [`anonymise`] veils pictures of cameras that run no agent. [`serve`] puts them together. Nothing is acknowledged before it is durable.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
@@ -18,6 +18,7 @@ pub mod demo;
 pub mod enroll;
 pub mod film;
 pub mod forward;
+pub mod homeassistant;
 pub mod ingest;
 pub mod metrics;
 pub mod objects;

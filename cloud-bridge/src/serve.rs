@@ -5,7 +5,7 @@ use crate::{
     backoff::Backoff,
     broker::{Broker, DevicePolicy, Setup},
     catalog::Catalog,
-    certs, enroll, forward,
+    certs, enroll, forward, homeassistant,
     ingest::{self, Ingest, Legacy},
     metrics::Metrics,
     objects::Objects,
@@ -54,6 +54,8 @@ pub struct Bridge {
     ingest: JoinHandle<()>,
     forwarders: Vec<JoinHandle<()>>,
     retention: JoinHandle<()>,
+    /// Tells Home Assistant.
+    announcer: Option<JoinHandle<()>>,
     /// Of the anonymisation service: mending, and a worker.
     pictures: Vec<JoinHandle<()>>,
     web: JoinHandle<()>,
@@ -73,6 +75,7 @@ struct Stops {
     ingest: ingest::Stops,
     forwarder: CancellationToken,
     retention: CancellationToken,
+    announcer: CancellationToken,
     pictures: CancellationToken,
     web: CancellationToken,
 }
@@ -109,17 +112,23 @@ impl Bridge {
         let (wake, woken) = watch::channel(());
         let (targets, forwarders) = forward::start(settings, &catalog, &woken, &metrics, &stops.forwarder)?;
 
+        let opening =
+            settings.homeassistant.as_ref().map(|told| homeassistant::Opening::new(told, &settings.topics));
+        let desk_of_homeassistant = opening.as_ref().map(|opening| opening.desk.clone());
         let (intake, queue) = Intake::new(settings.ingest.queue, settings.ingest.memory.0);
         let mut source_settings =
             SourceParts { settings, intake, metrics: &metrics, readiness: &readiness, troubles: &troubles };
         let (source, devices, mqtt) = match (&settings.source, mqtt) {
             (SourceSettings::Embedded(broker), Some(listener)) => {
                 catalog.nobody_is_connected(jiff::Timestamp::now().as_millisecond()).await?;
-                source_settings.embedded(broker, listener).await?
+                let started = source_settings.embedded(broker, listener).await?;
+                // It keeps its retained messages in memory.
+                desk_of_homeassistant.iter().for_each(homeassistant::Desk::again);
+                started
             }
             (SourceSettings::External(mqtt), _) => {
                 let (intake, ready, metrics) = (source_settings.intake, readiness.clone(), metrics.clone());
-                let (external, publisher) = External::new(
+                let (mut external, publisher) = External::new(
                     mqtt,
                     &settings.topics,
                     settings.legacy.as_ref(),
@@ -128,6 +137,9 @@ impl Bridge {
                     metrics,
                     stops.source.clone(),
                 )?;
+                if let Some(desk) = &desk_of_homeassistant {
+                    external = external.presented_at(desk.clone());
+                }
                 (Source::External(alone(external.run())?), ToDevices::External(publisher), None)
             }
             (SourceSettings::Amqp(amqp), _) => {
@@ -146,6 +158,9 @@ impl Bridge {
             (SourceSettings::Embedded(_), None) => unreachable!("an embedded broker has its listener"),
         };
         let registrar = registrar(settings, &metrics).await?;
+        let announcer = settings.homeassistant.clone().zip(opening).map(|(told, opening)| {
+            opening.announcer(told, settings.topics.clone(), catalog.clone(), devices.clone())
+        });
         let ingest = Ingest {
             intake: queue,
             settings: settings.ingest.clone(),
@@ -154,6 +169,7 @@ impl Bridge {
             objects: objects.clone(),
             image_key: settings.image_key.clone(),
             legacy: settings.legacy.clone().map(Legacy::new),
+            homeassistant: desk_of_homeassistant,
             devices,
             targets,
             wake,
@@ -163,6 +179,7 @@ impl Bridge {
             refusals: ingest::Refusals::default(),
         };
         let ingest = tokio::spawn(ingest.run(stops.ingest.clone()));
+        let announcer = announcer.map(|announcer| tokio::spawn(announcer.run(stops.announcer.clone())));
         // Nothing can fail from here on but the address, so it is not left behind by a start that did not come about.
         tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.intake.clone()));
         let retention = Retention {
@@ -207,6 +224,7 @@ impl Bridge {
             ingest,
             forwarders,
             retention,
+            announcer,
             pictures,
             web,
             stops,
@@ -252,6 +270,10 @@ impl Bridge {
             // The store or the database is away: what waits was not acknowledged, so devices keep it.
             self.stops.ingest.give_up.cancel();
             end(&mut ingest, deadline, "ingest", &mut late).await;
+        }
+        self.stops.announcer.cancel();
+        if let Some(mut announcer) = self.announcer {
+            end(&mut announcer, deadline, "homeassistant", &mut late).await;
         }
         // Only now, so that the broker and the devices hear of all that was committed.
         self.stops.source.leave.cancel();
@@ -417,11 +439,14 @@ impl SourceParts<'_> {
     ) -> Result<(Source, ToDevices, Option<SocketAddr>)> {
         let files = broker_files(&broker.certificates)?;
         let topics = self.settings.topics.clone();
+        let discovery = self.settings.homeassistant.as_ref().map(|told| told.prefix.clone());
+        let policy = DevicePolicy::new(topics.clone(), self.settings.legacy.clone());
+        let policy = policy.with_homeassistant(discovery);
         let setup = Setup {
             listener,
             tls: tls::server(&files)?,
             presence: Some(format!("{}/+/status", topics.prefix())),
-            policy: Arc::new(DevicePolicy::new(topics, self.settings.legacy.clone())),
+            policy: Arc::new(policy),
             intake: self.intake.clone(),
             max_connections: broker.max_connections,
             metrics: self.metrics.clone(),

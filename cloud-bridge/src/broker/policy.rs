@@ -36,17 +36,31 @@ pub trait Policy: Send + Sync + 'static {
     }
 }
 
-/// The bridge's rules: a device writes below its own name and reads what is meant for it; an observer reads all.
+/// The bridge's rules: a device writes below its own name and reads what is meant for it; an observer reads all. So does
+/// Home Assistant, of what the bridge tells it.
 #[derive(Debug, Clone)]
 pub struct DevicePolicy {
     topics: Topics,
     legacy: Option<LegacySettings>,
+    /// The prefix of discovery.
+    homeassistant: Option<String>,
 }
 
 impl DevicePolicy {
     /// For the topics below one prefix.
     pub fn new(topics: Topics, legacy: Option<LegacySettings>) -> Self {
-        Self { topics, legacy }
+        Self { topics, legacy, homeassistant: None }
+    }
+
+    /// And Home Assistant's, which comes as an observer: it reads what the bridge tells it below this prefix, and says there that it
+    /// has started.
+    pub fn with_homeassistant(self, prefix: Option<String>) -> Self {
+        Self { homeassistant: prefix, ..self }
+    }
+
+    /// What stands below Home Assistant's prefix.
+    fn discovery<'t>(&self, topic: &'t str) -> Option<&'t str> {
+        topic.strip_prefix(self.homeassistant.as_deref()?)?.strip_prefix('/')
     }
 
     /// Whether it is the topic of a publisher of another kind, and its own one.
@@ -82,13 +96,17 @@ impl Policy for DevicePolicy {
                 || (rest.starts_with("cmd/") && !rest.ends_with("/result"))
         };
         let own = |rest: &str| !rest.is_empty() && rest != "cmd" && !bridges(rest);
-        peer.role == Role::Device && (self.below(peer, topic).is_some_and(own) || self.is_legacy(peer, topic))
+        match peer.role {
+            Role::Device => self.below(peer, topic).is_some_and(own) || self.is_legacy(peer, topic),
+            Role::Observer => self.discovery(topic) == Some("status"),
+        }
     }
 
     fn may_subscribe(&self, peer: &Peer, filter: &str) -> bool {
         match peer.role {
             Role::Observer => {
                 filter.strip_prefix(self.topics.prefix()).is_some_and(|rest| rest.starts_with('/'))
+                    || self.discovery(filter).is_some()
             }
             Role::Device => self
                 .below(peer, filter)
@@ -192,5 +210,22 @@ mod tests {
         assert!(!policy.may_subscribe(&anna, "#") && !policy.may_subscribe(&anna, "edgeveilx/#"));
         assert!(!policy.may_publish(&anna, "edgeveil/anna/status"));
         assert!(policy.admits(&anna, "") && !policy.admits(&anna, "pi"));
+    }
+
+    #[test]
+    fn home_assistant_reads_discovery_and_says_that_it_is_there() {
+        let plain = DevicePolicy::new(Topics::default(), None);
+        let policy = plain.clone().with_homeassistant(Some("homeassistant".to_owned()));
+        let (watcher, pi) = (peer("watcher", Role::Observer), peer("pi", Role::Device));
+        for filter in ["homeassistant/#", "homeassistant/+/+/+/config"] {
+            assert!(policy.may_subscribe(&watcher, filter) && !plain.may_subscribe(&watcher, filter));
+            assert!(!policy.may_subscribe(&pi, filter), "{filter}");
+        }
+        assert!(!policy.may_subscribe(&watcher, "homeassistant") && !policy.may_subscribe(&watcher, "#"));
+        let birth = "homeassistant/status";
+        assert!(policy.may_publish(&watcher, birth) && !plain.may_publish(&watcher, birth));
+        assert!(!policy.may_publish(&pi, birth) && !policy.may_retain(birth));
+        assert!(!policy.may_publish(&watcher, "homeassistant/sensor/x/config"));
+        assert!(!policy.may_publish(&pi, "homeassistant/sensor/x/config"));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::policy::{Peer, Policy};
 use crate::{
+    homeassistant::MAX_THINGS,
     metrics::Metrics,
     source::{Delivery, Intake, Receipt},
     troubles::{Kind, Troubles},
@@ -66,7 +67,8 @@ impl Engine {
         let mut config = BrokerConfig {
             max_packet_size: MAX_PACKET,
             session_expiry_interval: Duration::from_secs(3600),
-            max_retained_messages: 10_000,
+            // Two of each device, and the bridge's own.
+            max_retained_messages: 10_000 + MAX_THINGS,
             max_retained_message_size: MAX_RETAINED,
             sys_topics_enabled: false,
             event_handler: Some(handler.clone()),

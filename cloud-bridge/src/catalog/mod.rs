@@ -4,6 +4,7 @@
 //! tables stand in `migrations/` for SQLite and in `migrations/postgres/`; every statement is the same for both.
 
 mod claims;
+mod discovery;
 mod expire;
 mod jobs;
 mod letters;

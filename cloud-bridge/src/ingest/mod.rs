@@ -15,6 +15,7 @@ pub use legacy::Legacy;
 use crate::{
     backoff::Backoff,
     catalog::{Batch, Catalog, CatalogError, Content, DeadLetter, MAX_DEAD_LETTERS, Record},
+    homeassistant::{Desk, Sightings},
     metrics::Metrics,
     objects::{KeyTemplate, Objects},
     readiness::{Part, Readiness},
@@ -63,6 +64,8 @@ pub struct Ingest {
     pub image_key: KeyTemplate,
     /// Publishers that know nothing of Edgeveil.
     pub legacy: Option<Legacy>,
+    /// Home Assistant, when it is told what is there.
+    pub homeassistant: Option<Desk>,
     /// Where acknowledgements go.
     pub devices: ToDevices,
     /// Whom alerts are forwarded to.
@@ -129,6 +132,8 @@ struct Work {
     /// Each id of a device once.
     seen: HashSet<(DeviceName, RecordId)>,
     alerts: bool,
+    /// Filled only when somebody wants to know.
+    sightings: Sightings,
 }
 
 impl Ingest {
@@ -206,13 +211,29 @@ impl Ingest {
                 self.take_legacy(&mut work, inbound).await;
                 continue;
             }
+            if self.homeassistant.as_ref().is_some_and(|desk| desk.takes(&inbound.topic, &inbound.payload)) {
+                let (receipt, room) = inbound.settle();
+                work.receipts.push(receipt);
+                work.rooms.push(room);
+                continue;
+            }
             let (lane, message) =
                 record::read(&self.topics, &self.image_key, &inbound.topic, &inbound.payload);
             self.metrics.received.get_or_create(&lane.into()).inc();
             match message {
                 Message::Record(record) => self.take(&mut work, record, &inbound.payload),
-                Message::Presence(presence) => work.batch.presence.push(presence),
-                Message::Health(health) => work.batch.health.push(health),
+                Message::Presence(presence) => {
+                    if self.homeassistant.is_some() {
+                        work.sightings.status(&presence.device, &presence.status);
+                    }
+                    work.batch.presence.push(presence);
+                }
+                Message::Health(health) => {
+                    if self.homeassistant.is_some() {
+                        work.sightings.health(&health.device, &health.json);
+                    }
+                    work.batch.health.push(health);
+                }
                 Message::Dead(letter) => {
                     self.refusals.note(&letter);
                     self.metrics.dead_letters.get_or_create(&lane.into()).inc();
@@ -282,6 +303,9 @@ impl Ingest {
         if !work.seen.insert((record.device.clone(), id)) {
             self.metrics.duplicates.get_or_create(&Some(record.lane()).into()).inc();
             return;
+        }
+        if self.homeassistant.is_some() {
+            work.sightings.record(&record);
         }
         match record.content {
             Content::Image { .. } => _ = work.images.insert(work.batch.records.len(), payload.clone()),
@@ -414,6 +438,9 @@ impl Ingest {
                 self.devices.publish(topic.clone(), ack.to_json(), Delivery::AtLeastOnce).await;
                 self.metrics.acknowledged.inc_by(ids.len() as u64);
             }
+        }
+        if let Some(desk) = &self.homeassistant {
+            desk.seen(work.sightings);
         }
         for receipt in work.receipts {
             receipt.done();

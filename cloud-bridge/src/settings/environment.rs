@@ -6,7 +6,7 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 180] = [
+const KEYS: [&str; 185] = [
     "access.proxy.from",
     "access.proxy.header",
     "access.proxy.operators",
@@ -144,6 +144,11 @@ const KEYS: [&str; 180] = [
     "forward.webhook.secret_file",
     "forward.webhook.timeout",
     "forward.webhook.url",
+    "homeassistant.discovery",
+    "homeassistant.forget",
+    "homeassistant.off_delay",
+    "homeassistant.prefix",
+    "homeassistant.units",
     "http.listen",
     "ingest.batch",
     "ingest.linger",
@@ -293,7 +298,7 @@ mod tests {
             .iter()
             .map(|place| format!("[anonymise.{place}.s3]\nbucket = \"{place}\"\n"))
             .collect();
-        let folders = format!("[broker]\n{tls}[anonymise]\n{queue}[legacy]\n");
+        let folders = format!("[broker]\n{tls}[anonymise]\n{queue}[legacy]\n[homeassistant]\n");
         let rabbit = format!("[amqp]\nhosts = \"h\"\n{tls}user = \"u\"\npassword_file = \"p\"\n");
         for text in [folders, format!("{elsewhere}{queue}{buckets}"), rabbit] {
             Settings::parse("-", &text, &note).unwrap();

@@ -6,6 +6,7 @@ mod access;
 mod anonymise;
 mod environment;
 mod forward;
+mod homeassistant;
 mod legacy;
 mod read;
 mod reader;
@@ -15,6 +16,7 @@ mod units;
 pub use access::{AccessSettings, Network, ProxySettings};
 pub use anonymise::{AmqpJobSettings, AnonymiseSettings, ImageAccess, VeilSettings};
 pub use forward::{AwsSettings, ForwardSettings, KafkaMechanism, KafkaSettings, KafkaTls, WebhookSettings};
+pub use homeassistant::HomeAssistantSettings;
 pub use legacy::{LegacySettings, LegacyTopic};
 pub use reader::{Env, Problem};
 pub use telemetry::{LogFormat, LogSettings, OtlpSettings};
@@ -58,6 +60,8 @@ pub struct Settings {
     pub retention: RetentionSettings,
     /// Publishers that know nothing of Edgeveil, when they are heard.
     pub legacy: Option<LegacySettings>,
+    /// Home Assistant, when it is told of the devices.
+    pub homeassistant: Option<HomeAssistantSettings>,
     /// Pictures of cameras that run no agent, when they are taken.
     pub anonymise: Option<AnonymiseSettings>,
     /// Whom alerts go on to.

@@ -28,6 +28,12 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let image_links = image_links(&section);
     let objects = objects(section, data_dir.join("objects"));
     let legacy = super::legacy::legacy(root.section("legacy"), &topics);
+    let homeassistant = super::homeassistant::homeassistant(
+        root.section("homeassistant"),
+        &topics,
+        source.as_ref(),
+        legacy.as_ref().and_then(Option::as_ref),
+    );
     let catalog = root.section("catalog");
     let catalog = catalog_settings(catalog, &data_dir);
     let ingest = ingest(root.section("ingest"));
@@ -53,6 +59,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         enroll: enroll?,
         retention,
         legacy: legacy?,
+        homeassistant: homeassistant?,
         anonymise: anonymise?,
         forward: forward?,
         log,

@@ -10,6 +10,7 @@
 use super::{Delivery, Intake, Publisher, Receipt, STOPPING, Stops, ToSend};
 use crate::{
     backoff::Backoff,
+    homeassistant::Desk,
     metrics::Metrics,
     readiness::{Part, Readiness},
     settings::{LegacySettings, MqttSettings, TlsFiles},
@@ -23,7 +24,7 @@ use rumqttc::{
         AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError,
         mqttbytes::{
             QoS,
-            v5::{ConnectProperties, Filter, Packet, Publish, SubscribeReasonCode},
+            v5::{ConnectProperties, Filter, LastWill, Packet, Publish, SubscribeReasonCode},
         },
     },
 };
@@ -75,6 +76,7 @@ struct Poller {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     stops: Stops,
+    desk: Option<Desk>,
 }
 
 impl External {
@@ -122,8 +124,18 @@ impl External {
             readiness: readiness.clone(),
             metrics,
             stops,
+            desk: None,
         };
         Ok((Self { options, to_send, poller, readiness }, publisher))
+    }
+
+    /// The bridge's presence, for Home Assistant: this connection's last will says that it is gone. What a connection has under way
+    /// is lost with it, so after each new one all is told again.
+    pub fn presented_at(mut self, desk: Desk) -> Self {
+        let will = LastWill::new(desk.state(), "offline", QoS::AtLeastOnce, true, None);
+        self.options.set_last_will(will);
+        self.poller.desk = Some(desk);
+        self
     }
 
     /// Connects again and again until it is stopped.
@@ -225,15 +237,25 @@ impl Poller {
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    let filters = self.filters.iter().map(|f| Filter::new(f.clone(), QoS::AtLeastOnce));
+                    // Last, and not shared: each replica has something to tell.
+                    let birth = self.desk.as_ref().map(Desk::birth);
+                    let filters = self.filters.iter().map(String::as_str).chain(birth);
+                    let filters = filters.map(|f| Filter::new(f.to_owned(), QoS::AtLeastOnce));
                     let client = client.clone();
                     let filters: Vec<_> = filters.collect();
                     // The request queue may be full of what waited, and only polling makes room in it.
                     tokio::spawn(async move { client.subscribe_many(filters).await });
                 }
                 Ok(Event::Incoming(Packet::SubAck(ack))) => {
-                    let refused =
-                        ack.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
+                    let is_refused =
+                        |code: &&SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
+                    let (needed, birth) =
+                        ack.return_codes.split_at(self.filters.len().min(ack.return_codes.len()));
+                    if let (Some(desk), Some(code)) = (&self.desk, birth.iter().find(is_refused)) {
+                        let topic = desk.birth();
+                        tracing::warn!(topic, ?code, "the broker refuses to tell when Home Assistant starts");
+                    }
+                    let refused = needed.iter().find(is_refused);
                     if let Some(code) = refused {
                         break format!(
                             "it refuses the subscription ({code:?}): let this bridge read all devices in its ACL"
@@ -241,6 +263,9 @@ impl Poller {
                     }
                     subscribed.cancel();
                     self.readiness.up(Part::Source);
+                    if let Some(desk) = &self.desk {
+                        desk.again();
+                    }
                     tracing::info!(broker = self.place, "subscribed");
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => self.take(&acks, publish).await,

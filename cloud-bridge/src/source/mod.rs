@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// Messages to devices on their way to a connection. When it is full, the newest is dropped: the device will send its
 /// records again, and will then be told.
 const TO_DEVICES: usize = 4096;
+/// Between two looks at the queue of those who can wait.
+const LEISURE: Duration = Duration::from_millis(50);
 /// How long RabbitMQ may take for each of our last acknowledgements and the end of the connection when the bridge stops.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Why a connection ended that was not lost.
@@ -149,6 +151,14 @@ impl Publisher {
             tracing::debug!("dropped a message to a device: too many wait for the broker");
         }
     }
+
+    /// Waits until half of the queue is free, so that acknowledgements find room in it.
+    async fn publish_at_leisure(&self, topic: String, payload: Vec<u8>, delivery: Delivery) {
+        while self.0.capacity() < TO_DEVICES / 2 && !self.0.is_closed() {
+            tokio::time::sleep(LEISURE).await;
+        }
+        self.publish(topic, payload, delivery);
+    }
 }
 
 /// The way back to the devices.
@@ -166,6 +176,14 @@ impl ToDevices {
         match self {
             Self::Embedded(broker) => broker.publish(topic, payload, delivery).await,
             Self::External(connection) => connection.publish(topic, payload, delivery),
+        }
+    }
+
+    /// Publishes what is not urgent, behind what is.
+    pub async fn publish_at_leisure(&self, topic: String, payload: Vec<u8>, delivery: Delivery) {
+        match self {
+            Self::Embedded(broker) => broker.publish(topic, payload, delivery).await,
+            Self::External(connection) => connection.publish_at_leisure(topic, payload, delivery).await,
         }
     }
 }
