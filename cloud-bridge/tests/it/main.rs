@@ -9,6 +9,7 @@ mod broker;
 mod command;
 mod enroll;
 mod external;
+mod film;
 mod harness;
 mod ingest;
 mod kafka;
