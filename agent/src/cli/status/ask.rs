@@ -47,7 +47,7 @@ pub fn places(config: Option<&Path>, socket: Option<&Path>) -> Result<Places, Fa
 /// What the first agent says that answers.
 pub fn ask(places: &Places) -> Result<String> {
     let mut failures = Vec::new();
-    let mut denied = None;
+    let mut denied = Vec::new();
     for socket in &places.sockets {
         let why = match talk(socket) {
             Ok(said) if said.is_empty() => "it answers nothing, being about to start or stop".to_owned(),
@@ -57,14 +57,14 @@ pub fn ask(places: &Places) -> Result<String> {
             },
             Err(error) => {
                 if error.kind() == io::ErrorKind::PermissionDenied {
-                    denied.get_or_insert(socket);
+                    denied.push(socket.as_path());
                 }
                 words(&error)
             }
         };
         failures.push(format!("{} ({why})", socket.display()));
     }
-    let remedy = denied.map_or_else(|| REMEDY.to_owned(), |socket| format!("{}; {REMEDY}", rights(socket)));
+    let remedy = if denied.is_empty() { REMEDY.to_owned() } else { format!("{}; {REMEDY}", rights(&denied)) };
     Err(anyhow!("no agent answers at {}; {remedy}", failures.join(" or ")))
 }
 
@@ -94,8 +94,8 @@ fn other_agent(said: &str, wanted: Option<&Path>) -> Option<String> {
 }
 
 /// Who may ask there.
-fn rights(socket: &Path) -> String {
-    let group = group_of(socket).map_or_else(String::new, |group| {
+fn rights(sockets: &[&Path]) -> String {
+    let group = sockets.iter().find_map(|socket| group_of(socket)).map_or_else(String::new, |group| {
         format!(
             ", or as a member of the group {group} (`sudo usermod -aG {group} $USER`, and log in once more)"
         )
@@ -196,7 +196,14 @@ mod tests {
             assert_eq!(group_of(&socket).as_ref(), group, "{bits:o}");
         }
         mode(&socket, 0o660);
-        assert!(rights(&socket).contains(&format!("sudo usermod -aG {own} $USER")), "{}", rights(&socket));
+        // The data folder is nobody else's to look into.
+        mode(dir.path(), 0o750);
+        let hidden = dir.path().join("hidden");
+        fs::create_dir(&hidden).unwrap();
+        mode(&hidden, 0o700);
+        let said = rights(&[&hidden.join("agent.sock"), &socket]);
+        assert!(said.contains(&format!("sudo usermod -aG {own} $USER")), "{said}");
+        assert_eq!(rights(&[&hidden.join("agent.sock")]), "ask with sudo");
     }
 
     #[test]

@@ -72,10 +72,8 @@ fn link(document: &Document) -> String {
     match link.state {
         LinkState::Connected => format!("connected to {broker} for {time}"),
         LinkState::Connecting => format!("connecting to {broker} for {time}"),
-        LinkState::Disconnected => {
-            let why = link.why.as_deref().unwrap_or("it is about to connect anew");
-            format!("not connected to {broker} for {time}: {why}")
-        }
+        // Why is among the problems.
+        LinkState::Disconnected => format!("not connected to {broker} for {time}"),
     }
 }
 
@@ -303,7 +301,7 @@ new          none yet       -       -         0       0       0
         let text = shown(document);
         let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
         for said in [
-            &format!("connection not connected to bridge.example.org:8883 for 3 min: {why}"),
+            "connection not connected to bridge.example.org:8883 for 3 min disk",
             &format!("link: {why}"),
             "camera desk: ended and said: \u{fffd}[2Jgone\u{fffd} forged line",
             "3000003 3000000 9",
