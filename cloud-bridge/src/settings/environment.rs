@@ -298,7 +298,9 @@ mod tests {
             .iter()
             .map(|place| format!("[anonymise.{place}.s3]\nbucket = \"{place}\"\n"))
             .collect();
-        let folders = format!("[broker]\n{tls}[anonymise]\n{queue}[legacy]\n[homeassistant]\n");
+        let folders = format!(
+            "[broker]\n{tls}[anonymise]\n{queue}[legacy]\n[homeassistant]\n[otlp]\nendpoint = \"http://c:4318\"\n"
+        );
         let rabbit = format!("[amqp]\nhosts = \"h\"\n{tls}user = \"u\"\npassword_file = \"p\"\n");
         for text in [folders, format!("{elsewhere}{queue}{buckets}"), rabbit] {
             Settings::parse("-", &text, &note).unwrap();
