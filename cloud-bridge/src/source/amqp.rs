@@ -18,7 +18,7 @@ use crate::{
     tls,
 };
 use bytes::Bytes;
-use connect::{Connections, explain, open};
+use connect::{Connections, explain, open, publishing_channel};
 use edgeveil_wire::Topics;
 use futures_util::StreamExt;
 use lapin::{
@@ -30,7 +30,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval_at, timeout},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Messages to devices that the broker has not confirmed. Further ones wait.
@@ -39,6 +42,11 @@ const UNCONFIRMED: usize = 1024;
 const REASONS: usize = 16;
 /// A device's message as AMQP has it: kept on disk by queues that are.
 const PERSISTENT: u8 = 2;
+/// A channel publishes for so long, and then another one takes its place. RabbitMQ 3.10 may go on confirming what one publishes
+/// and yet put nothing more of it into a quorum queue whose leader has changed, for as long as the channel lives: seen with
+/// nodes killed one after the other.
+const RENEWAL: Duration = Duration::from_secs(30);
+const UNHEARD: &str = "it does not confirm what it was sent";
 const CANCELLED: &str = "it ended the consumer: the queue was deleted, or its node is going";
 
 /// The routing key that RabbitMQ's MQTT plugin makes of a topic, or the binding that it makes of a filter. Names have no
@@ -166,9 +174,9 @@ impl Amqp {
     }
 
     /// One pair of connections, until one of them breaks or they are left; then why.
-    async fn serve(&mut self, connections: Connections) -> String {
+    async fn serve(&mut self, mut connections: Connections) -> String {
         let mut unconfirmed = VecDeque::new();
-        let reason = self.pass(&connections, &mut unconfirmed).await;
+        let reason = self.pass(&mut connections, &mut unconfirmed).await;
         if self.stops.leave.is_cancelled() {
             let confirmed = async {
                 while let Some(Ok(_)) = first(&mut unconfirmed).await {
@@ -189,7 +197,7 @@ impl Amqp {
 
     async fn pass(
         &mut self,
-        connections: &Connections,
+        connections: &mut Connections,
         unconfirmed: &mut VecDeque<(ToSend, PublisherConfirm)>,
     ) -> String {
         let stops = self.stops.clone();
@@ -200,7 +208,21 @@ impl Amqp {
         let mut feeder = AbortOnDropHandle::new(tokio::spawn(feed));
         let (mut feeding, mut stopping) = (true, false);
         let mut tags = Tags::default();
+        let mut renewal = interval_at(Instant::now() + RENEWAL, RENEWAL);
+        let (mut renews, mut blocked) = (false, false);
         loop {
+            if renews && unconfirmed.is_empty() {
+                let renewed = timeout(GOODBYE, publishing_channel(&connections.publishing)).await;
+                match renewed {
+                    Ok(Ok(fresh)) => {
+                        let old = std::mem::replace(&mut connections.published, fresh);
+                        tokio::spawn(async move { old.close(200, "renewed".into()).await });
+                        renews = false;
+                    }
+                    Ok(Err(error)) => return explain(&error, &self.settings),
+                    Err(_) => return UNHEARD.to_owned(),
+                }
+            }
             let published = tokio::select! {
                 biased;
                 end = &mut feeder, if feeding => match end {
@@ -217,6 +239,11 @@ impl Amqp {
                     Event::Error(error) => Err(error),
                     Event::ConnectionBlocked(reason) => {
                         tracing::warn!(reason, "the broker takes nothing at present: see its memory and disk alarms");
+                        blocked = true;
+                        Ok(())
+                    }
+                    Event::ConnectionUnblocked => {
+                        blocked = false;
                         Ok(())
                     }
                     _ => Ok(()),
@@ -246,7 +273,13 @@ impl Amqp {
                         tracing::debug!("the broker could not keep a message to a device");
                     }
                 }),
-                Some(message) = next(&mut self.again, &mut self.to_send), if unconfirmed.len() < UNCONFIRMED => {
+                _ = renewal.tick(), if !blocked => {
+                    if std::mem::replace(&mut renews, true) {
+                        return UNHEARD.to_owned();
+                    }
+                    Ok(())
+                }
+                Some(message) = next(&mut self.again, &mut self.to_send), if unconfirmed.len() < UNCONFIRMED && !renews => {
                     publish(connections, &self.settings.exchange, message, unconfirmed).await
                 }
                 // Last, so that nothing is left to be sent when it is its turn.

@@ -47,8 +47,7 @@ pub async fn open(
         let consumed = consuming.create_channel().await?;
         prepare(&consumed, settings, filters).await?;
         let publishing = connect(uri, transport, "edgeveil-bridge publishing").await?;
-        let published = publishing.create_channel().await?;
-        published.confirm_select(ConfirmSelectOptions::default()).await?;
+        let published = publishing_channel(&publishing).await?;
         let prefetch = BasicQosOptions { global: false };
         consumed.basic_qos(settings.prefetch, prefetch).await?;
         let (queue, table) = (settings.queue.as_str().into(), FieldTable::default());
@@ -60,6 +59,13 @@ pub async fn open(
         Ok(opened) => opened.map_err(|error| explain(&error, settings)),
         Err(_) => Err(format!("no answer within {} s", SET_UP.as_secs())),
     }
+}
+
+/// One on which the broker confirms what is published.
+pub async fn publishing_channel(publishing: &Connection) -> Result<Channel, Error> {
+    let channel = publishing.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
 }
 
 fn uri(settings: &AmqpSettings, node: &HostPort) -> Result<AMQPUri, String> {
