@@ -49,8 +49,8 @@ impl Frame {
         }
         let whole = Self { width, height, pixels: decoder.decode().ok()? };
         let (w, h) = size.unwrap_or_else(|| {
-            let scale = (width.max(height) as f64 / side as f64).max(1.0);
-            let even = |n: usize| ((n as f64 / scale) as usize / 2 * 2).max(2);
+            let larger = width.max(height);
+            let even = |n: usize| (n * side.min(larger) / larger / 2 * 2).max(2);
             (even(width), even(height))
         });
         whole.fit(w, h)

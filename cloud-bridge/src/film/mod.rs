@@ -5,7 +5,7 @@
 
 mod avi;
 mod ffmpeg;
-mod frame;
+pub(crate) mod frame;
 mod stamp;
 
 use crate::{

@@ -299,7 +299,7 @@ mod tests {
             .map(|place| format!("[anonymise.{place}.s3]\nbucket = \"{place}\"\n"))
             .collect();
         let folders = format!(
-            "[broker]\n{tls}[anonymise]\n{queue}[legacy]\n[homeassistant]\n[otlp]\nendpoint = \"http://c:4318\"\n"
+            "[broker]\n{tls}[anonymise]\n{queue}[legacy]\n[homeassistant]\n[access.proxy]\nheader = \"h\"\nfrom = \"::1\"\n[otlp]\nendpoint = \"http://c:4318\"\n"
         );
         let rabbit = format!("[amqp]\nhosts = \"h\"\n{tls}user = \"u\"\npassword_file = \"p\"\n");
         for text in [folders, format!("{elsewhere}{queue}{buckets}"), rabbit] {

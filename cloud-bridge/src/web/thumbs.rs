@@ -1,7 +1,7 @@
 //! Small pictures of veiled ones: made once, kept in the store beside them, and removed with them.
 
 use super::{Failed, Web, not_found};
-use crate::catalog::ImageRow;
+use crate::{catalog::ImageRow, film::frame::Frame};
 use axum::{
     extract::{Path, State},
     http::{StatusCode, header},
@@ -10,16 +10,10 @@ use axum::{
 use bytes::Bytes;
 use edgeveil_wire::{DeviceName, RecordId};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use zune_jpeg::{
-    JpegDecoder,
-    zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
-};
 
 /// The larger side, in pixels: enough for a gallery, and small enough for a page of 24 on a bad link.
 const SIDE: usize = 256;
 const QUALITY: u8 = 55;
-/// Pictures beyond this are not made small, in pixels.
-const MOST: usize = 40_000_000;
 
 /// Where the store has it.
 pub fn key(object: &str) -> String {
@@ -83,45 +77,20 @@ fn shown(bytes: Bytes) -> Response {
     (headers, bytes).into_response()
 }
 
-/// The mean of the pixels that fall together.
 fn shrink(jpeg: &[u8]) -> Option<Bytes> {
-    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(jpeg), options);
-    decoder.decode_headers().ok()?;
-    let (width, height) = decoder.dimensions()?;
-    if width * height > MOST {
-        return None;
-    }
-    let pixels = decoder.decode().ok()?;
-    let scale = (width.max(height) as f64 / SIDE as f64).max(1.0);
-    let (w, h) = (((width as f64 / scale) as usize).max(1), ((height as f64 / scale) as usize).max(1));
-    let mut small = Vec::with_capacity(w * h * 3);
-    for y in 0..h {
-        let rows = y * height / h..((y + 1) * height / h).max(y * height / h + 1);
-        for x in 0..w {
-            let columns = x * width / w..((x + 1) * width / w).max(x * width / w + 1);
-            let (mut sum, mut count) = ([0_u32; 3], 0);
-            for row in rows.clone() {
-                let start = (row * width + columns.start) * 3;
-                let end = (row * width + columns.end) * 3;
-                for pixel in pixels.get(start..end)?.chunks_exact(3) {
-                    sum.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += u32::from(*value));
-                    count += 1;
-                }
-            }
-            small.extend(sum.map(|sum| (sum / count.max(1)) as u8));
-        }
-    }
+    let small = Frame::read(jpeg, None, SIDE)?;
+    let (width, height) = (u16::try_from(small.width).ok()?, u16::try_from(small.height).ok()?);
     let mut out = Vec::new();
     let mut encoder = Encoder::new(&mut out, QUALITY);
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
-    encoder.encode(&small, u16::try_from(w).ok()?, u16::try_from(h).ok()?, ColorType::Rgb).ok()?;
+    encoder.encode(&small.pixels, width, height, ColorType::Rgb).ok()?;
     Some(out.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zune_jpeg::{JpegDecoder, zune_core::bytestream::ZCursor};
 
     fn jpeg(width: u16, height: u16) -> Vec<u8> {
         let pixels: Vec<u8> =
@@ -134,10 +103,10 @@ mod tests {
     #[test]
     fn a_picture_becomes_small_and_a_small_one_stays() {
         for ((width, height), (w, h)) in [
-            ((1920, 1080), (320, 180)),
-            ((1080, 1920), (180, 320)),
+            ((1920, 1080), (256, 144)),
+            ((1080, 1920), (144, 256)),
             ((64, 48), (64, 48)),
-            ((4000, 1), (256, 1)),
+            ((4000, 1), (256, 2)),
         ] {
             let small = shrink(&jpeg(width, height)).unwrap();
             let mut decoder = JpegDecoder::new(ZCursor::new(&small[..]));

@@ -1,7 +1,8 @@
 //! Films of a camera's images: the right frames, the same ones after an interruption, and players that take them.
 
-use crate::harness::{Bench, boot, jpeg};
+use crate::harness::{Bench, boot, jpeg_of};
 use edgeveil_bridge::film::{FilmError, Made, Wanted, make};
+use edgeveil_wire::{ClockState, Lane, Stamp};
 use std::{fs, path::Path, process::Command, time::Duration};
 
 const IMAGES: u64 = 600;
@@ -14,7 +15,10 @@ async fn bench() -> Bench {
     for first in (0..IMAGES).step_by(20) {
         let mut ids = Vec::new();
         for seq in first..first + 20 {
-            let (meta, picture) = jpeg("pi", "desk", boot(1), seq);
+            // One in each second.
+            let at = jiff::Timestamp::from_second(1_700_000_000 + seq as i64).unwrap();
+            let stamp = Stamp::new(boot(1), Lane::Image, seq, at, ClockState::Synced, seq);
+            let (meta, picture) = jpeg_of(stamp, "pi", "desk");
             pi.say("image/desk", picture).await;
             ids.push(meta.stamp.id);
         }

@@ -350,8 +350,13 @@ pub fn alert(boot: BootId, seq: u64) -> Alert {
 
 /// A small picture with what an agent writes into it.
 pub fn jpeg(device: &str, camera: &str, boot: BootId, seq: u64) -> (ImageMeta, Vec<u8>) {
+    jpeg_of(stamp(boot, Lane::Image, seq), device, camera)
+}
+
+/// With another time than now.
+pub fn jpeg_of(stamp: Stamp, device: &str, camera: &str) -> (ImageMeta, Vec<u8>) {
     let meta = ImageMeta {
-        stamp: stamp(boot, Lane::Image, seq),
+        stamp,
         device: device.parse().unwrap(),
         camera: camera.parse().unwrap(),
         faces: 1,
