@@ -324,9 +324,10 @@ impl Catalog {
         parts: u32,
     ) -> Result<Vec<Point>, CatalogError> {
         let step = ((to - from) / i64::from(parts.max(1))).max(1);
+        // CROSS: else SQLite may take each reading of the device in turn and look which part it is the first of.
         let sql = "WITH RECURSIVE part(at) AS (
                 SELECT CAST($3 AS BIGINT) UNION ALL SELECT at + $5 FROM part WHERE at + $5 < $4)
-             SELECT r.timestamp, r.score, r.vals FROM part JOIN reading r ON r.device = $1 AND r.id = (
+             SELECT r.timestamp, r.score, r.vals FROM part CROSS JOIN reading r WHERE r.device = $1 AND r.id = (
                 SELECT id FROM reading WHERE device = $1 AND grp = $2 AND timestamp >= part.at AND timestamp < part.at + $5
                 ORDER BY timestamp LIMIT 1)
              ORDER BY r.timestamp";
