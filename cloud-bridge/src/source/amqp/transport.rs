@@ -37,6 +37,7 @@ impl Transport {
     }
 
     /// To a node that speaks no TLS.
+    #[cfg_attr(not(feature = "worker"), allow(dead_code, reason = "a worker alone has a broker without TLS"))]
     pub fn plain() -> Self {
         Self { tokio: Tokio::current(), tls: None }
     }
