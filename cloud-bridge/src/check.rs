@@ -4,7 +4,7 @@ use crate::{
     anonymise::token,
     catalog::Catalog,
     certs,
-    forward::{kafka_config, open_webhook},
+    forward::{NotifyService, kafka_config, open_webhook},
     objects::Objects,
     settings::{
         AmqpLogin, AnonymiseSettings, BrokerCertificates, BrokerSettings, CatalogSettings, ImageAccess,
@@ -43,6 +43,9 @@ pub async fn check(settings: &Settings) -> Result<()> {
     }
     if let Some(webhook) = &settings.forward.webhook {
         open_webhook(webhook)?;
+    }
+    if let Some(notify) = &settings.forward.notify {
+        NotifyService::open(notify)?;
     }
     if let Some(kafka) = &settings.forward.kafka {
         kafka_config(kafka)?;

@@ -29,6 +29,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Look at what goes on to others, try again what was set aside, send again what was sent.
     Outbox(OutboxArgs),
+    /// Send an example message to people, to try [forward.notify].
+    Notify(ConfigArgs),
     /// Make a film of a camera's images: H.264 by ffmpeg, or Motion JPEG.
     Timelapse(TimelapseArgs),
     /// Keep the file of users that may log in ([access] in the settings).
@@ -195,6 +197,9 @@ pub struct TimelapseArgs {
     /// Leave images out whose mean brightness is below this, 0 to 255: night.
     #[arg(long, value_name = "LEVEL", default_value_t = 0)]
     pub dark: u8,
+    /// Leave images out in which neighbours along a line differ by less on average, 0 to 255: blurred ones. 1 is a good one.
+    #[arg(long, value_name = "LEVEL", default_value_t = 0.0)]
+    pub blurred: f64,
     /// Leave images out that look like the one before.
     #[arg(long)]
     pub distinct: bool,

@@ -12,6 +12,7 @@ use edgeveil_bridge::{
         OutboxCommand, TimelapseArgs, UsersArgs, UsersCommand, VerifyArgs,
     },
     demo, enroll, film,
+    forward::NotifyService,
     objects::Objects,
     serve::{self, Bridge},
     settings::{LogFormat, LogSettings, Settings},
@@ -45,6 +46,7 @@ async fn main() -> ExitCode {
             let config = ConfigArgs { config: args.config.clone() };
             with_settings(&config, async |settings| enroll(&settings, &args).await).await
         }
+        Command::Notify(args) => with_settings(&args, async |settings| notify(&settings).await).await,
         Command::Timelapse(args) => with_settings(&args.config, async |s| timelapse(&s, &args).await).await,
         Command::Users(args) => users(&args).map(|()| ExitCode::SUCCESS),
         Command::Certs(args) => certificates(&args).map(|()| ExitCode::SUCCESS),
@@ -107,6 +109,14 @@ async fn demo(args: DemoArgs) -> Result<ExitCode> {
 }
 
 /// Looks only, but for the film.
+async fn notify(settings: &Settings) -> Result<ExitCode> {
+    let notify = settings.forward.notify.as_ref();
+    let service = NotifyService::open(notify.context("there is no [forward.notify] in the settings")?)?;
+    service.try_it().await?;
+    println!("{} has taken an example", service.place());
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn timelapse(settings: &Settings, args: &TimelapseArgs) -> Result<ExitCode> {
     let zone = jiff::tz::TimeZone::get(&args.zone).with_context(|| format!("--zone {}", args.zone))?;
     let moment = |text: &str, end: bool| -> Result<i64> {
@@ -126,6 +136,7 @@ async fn timelapse(settings: &Settings, args: &TimelapseArgs) -> Result<ExitCode
         every: args.every,
         fps: args.fps,
         dark: args.dark,
+        blurred: args.blurred,
         distinct: args.distinct,
         stamp: (!args.no_stamp).then(|| zone.clone()),
         side: args.side,

@@ -5,7 +5,9 @@ use crate::{
     backoff::Backoff,
     broker::{Broker, DevicePolicy, Setup},
     catalog::Catalog,
-    certs, enroll, forward, homeassistant,
+    certs, enroll,
+    film::Studio,
+    forward, homeassistant,
     ingest::{self, Ingest, Legacy},
     metrics::Metrics,
     objects::Objects,
@@ -54,6 +56,8 @@ pub struct Bridge {
     ingest: JoinHandle<()>,
     forwarders: Vec<JoinHandle<()>>,
     retention: JoinHandle<()>,
+    /// Makes films.
+    studio: JoinHandle<()>,
     /// Tells Home Assistant.
     announcer: Option<JoinHandle<()>>,
     /// Of the anonymisation service: mending, and a worker.
@@ -189,6 +193,10 @@ impl Bridge {
             metrics: metrics.clone(),
         };
         let retention = tokio::spawn(retention.run(stops.retention.clone()));
+        let (ask_for_films, asked) = watch::channel(());
+        let (kept, data) = (settings.retention.images, &settings.data_dir);
+        let studio = Studio::new(catalog.clone(), objects.clone(), data, asked, kept);
+        let studio = tokio::spawn(studio.run(stops.pictures.clone()));
         let address = http.local_addr().context("the address of the pages")?;
         let mut enroll = None;
         if let (Some(desk), Some((registrar, tls))) = (desk, registrar) {
@@ -210,7 +218,8 @@ impl Bridge {
             enrol: enrol(settings, mqtt).into(),
             access,
             live: web::Live::start(catalog.clone(), woken, stops.web.clone()),
-            small: Arc::new(Semaphore::new(2)),
+            studio: ask_for_films,
+            small: Arc::new(Semaphore::new(web::MEGAPIXELS as usize)),
         };
         let web = tokio::spawn(web::serve(http, pages, stops.web.clone()));
         Ok(Self {
@@ -224,6 +233,7 @@ impl Bridge {
             ingest,
             forwarders,
             retention,
+            studio,
             announcer,
             pictures,
             web,
@@ -284,6 +294,8 @@ impl Bridge {
         for mut task in self.pictures {
             end(&mut task, deadline, "anonymise", &mut late).await;
         }
+        let mut studio = self.studio;
+        end(&mut studio, deadline, "films", &mut late).await;
         let mut retention = self.retention;
         end(&mut retention, deadline, "retention", &mut late).await;
         self.stops.forwarder.cancel();

@@ -90,6 +90,7 @@ pub async fn verify(catalog: &Catalog, objects: &Objects) -> Result<Vec<Finding>
     let there = objects.list().await?;
     let mut rows = catalog.image_objects().await?;
     rows.extend(catalog.dead_objects().await?);
+    rows.extend(catalog.film_objects().await?);
     let Sequences { accounted, counted } = catalog.sequences().await?;
     let mut findings = Vec::new();
     let same = |a: &Gap, b: &Gap| (&a.device, &a.boot, &a.lane) == (&b.device, &b.boot, &b.lane);

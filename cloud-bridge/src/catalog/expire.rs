@@ -52,14 +52,15 @@ impl Catalog {
         found.map_err(self.failed("looking for expired images"))
     }
 
-    /// Removes the rows of these images, whose objects are gone.
+    /// Removes the rows of these images, whose objects are gone. One that got a thumbnail meanwhile stays for the next time.
     pub async fn forget_images(&self, images: &[ExpiredImage]) -> Result<u64, CatalogError> {
         let failed = self.failed("removing expired images");
         let mut tx = self.store.begin().await.map_err(&failed)?;
         let mut gone = Vec::new();
         for image in images {
-            let sql = "DELETE FROM image WHERE device = $1 AND id = $2 RETURNING device, boot";
-            let query = ask(sql).bind(image.device.as_str()).bind(image.id.as_str());
+            let sql =
+                "DELETE FROM image WHERE device = $1 AND id = $2 AND thumbnail = $3 RETURNING device, boot";
+            let query = ask(sql).bind(image.device.as_str()).bind(image.id.as_str()).bind(image.thumbnail);
             let one: Vec<(String, String)> = tx.rows(query).await.map_err(&failed)?;
             gone.extend(one);
         }

@@ -6,6 +6,7 @@
 mod claims;
 mod discovery;
 mod expire;
+mod films;
 mod jobs;
 mod letters;
 mod open;
@@ -16,10 +17,12 @@ mod sessions;
 mod shown;
 mod store;
 mod together;
+mod turn;
 mod write;
 mod writing;
 
 pub use expire::ExpiredImage;
+pub use films::{FilmRow, Finished, MAX_FILMS};
 pub use jobs::{Accepted, Counted, Job, JobState, NewJob};
 pub use letters::MAX_DEAD_LETTERS;
 pub use outbox::{Blame, Outbox, OutboxCount, OutboxRow};
@@ -27,6 +30,7 @@ pub use read::{AlertRow, DeviceRow, Gap, ImageRow, Sequences};
 pub use replay::{OutboxEntry, OutboxState};
 pub use sessions::Action;
 pub use shown::{AlertsOf, Fleet, ImagesOf, Place, Point};
+pub use turn::Turn;
 pub use write::{Batch, Content, DeadLetter, Health, Presence, Record};
 
 use store::Store;

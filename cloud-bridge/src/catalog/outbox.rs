@@ -1,7 +1,7 @@
 //! What has to go on to others, and how far that is.
 
 use super::{
-    Catalog, CatalogError,
+    Catalog, CatalogError, Turn,
     claims::Claims,
     store::{Store, ask},
 };
@@ -127,6 +127,30 @@ impl Outbox {
         }
         tx.commit().await.map_err(&failed)?;
         claims.let_go(numbers).await.map_err(failed)
+    }
+
+    /// The same for whoever has its [`Turn`] and takes nothing.
+    pub async fn told(&self, numbers: &[i64], now: i64) -> Result<(), CatalogError> {
+        let failed = self.catalog.failed("marking outbox rows done");
+        let mut tx = self.catalog.store.begin().await.map_err(&failed)?;
+        for number in numbers {
+            let mark = ask("UPDATE outbox SET done = $1 WHERE number = $2 AND done IS NULL");
+            tx.run(mark.bind(now).bind(*number)).await.map_err(&failed)?;
+        }
+        tx.commit().await.map_err(failed)
+    }
+
+    /// When the last row that is done was.
+    pub async fn last_done(&self) -> Result<Option<i64>, CatalogError> {
+        let sql =
+            "SELECT done FROM outbox WHERE target = $1 AND done IS NOT NULL ORDER BY number DESC LIMIT 1";
+        let done: Result<Option<(i64,)>, _> = self.catalog.store.row(ask(sql).bind(self.target)).await;
+        Ok(done.map_err(self.catalog.failed("reading the outbox"))?.map(|(done,)| done))
+    }
+
+    /// Whether this replica is the one that looks after the target.
+    pub fn turn(&self) -> Turn {
+        Turn::new(&self.catalog, self.target)
     }
 
     /// It was tried and failed.

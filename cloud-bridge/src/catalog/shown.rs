@@ -161,10 +161,41 @@ impl Catalog {
     }
 
     /// Notes that the store has a thumbnail of it.
-    pub async fn has_thumbnail(&self, device: &str, id: &str) -> Result<(), CatalogError> {
+    pub async fn has_thumbnail(&self, device: &str, id: &str) -> Result<bool, CatalogError> {
         let sql = "UPDATE image SET thumbnail = 1 WHERE device = $1 AND id = $2";
         let run = self.store.run(ask(sql).bind(device).bind(id)).await;
-        run.map(drop).map_err(self.failed("noting a thumbnail"))
+        run.map(|rows| rows > 0).map_err(self.failed("noting a thumbnail"))
+    }
+
+    /// Images of a camera and time, up to `most`.
+    pub async fn count_images(
+        &self,
+        device: &DeviceName,
+        camera: &Name,
+        from: i64,
+        to: i64,
+        most: i64,
+    ) -> Result<i64, CatalogError> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM image
+             WHERE device = $1 AND camera = $2 AND timestamp >= $3 AND timestamp < $4 LIMIT $5) AS those";
+        let asked = ask(sql).bind(device.as_str()).bind(camera.as_str()).bind(from).bind(to).bind(most);
+        let found: Result<Option<(i64,)>, _> = self.store.row(asked).await;
+        Ok(found.map_err(self.failed("counting images"))?.map_or(0, |(count,)| count))
+    }
+
+    /// When the first image of a camera and time was received.
+    pub async fn oldest_image(
+        &self,
+        device: &DeviceName,
+        camera: &Name,
+        from: i64,
+        to: i64,
+    ) -> Result<Option<i64>, CatalogError> {
+        let sql = "SELECT min(received) FROM image
+             WHERE device = $1 AND camera = $2 AND timestamp >= $3 AND timestamp < $4";
+        let asked = ask(sql).bind(device.as_str()).bind(camera.as_str()).bind(from).bind(to);
+        let found: Result<Option<(Option<i64>,)>, _> = self.store.row(asked).await;
+        Ok(found.map_err(self.failed("looking for the first image"))?.and_then(|(oldest,)| oldest))
     }
 
     /// The image of a device that is nearest to a moment, within so many milliseconds of it.

@@ -10,8 +10,10 @@ use tokio::{
     process::{Child, Command},
 };
 
+/// Whatever else the machine does goes before it.
 fn command() -> Command {
-    let mut command = Command::new("ffmpeg");
+    let mut command = Command::new("nice");
+    command.args(["-n", "19", "ffmpeg"]);
     command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y"]).kill_on_drop(true);
     command
 }

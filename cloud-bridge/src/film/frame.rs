@@ -36,13 +36,23 @@ impl Look {
     }
 }
 
+fn decoder(jpeg: &[u8]) -> Option<JpegDecoder<ZCursor<&[u8]>>> {
+    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(jpeg), options);
+    decoder.decode_headers().ok()?;
+    Some(decoder)
+}
+
 impl Frame {
+    /// Width and height of a JPEG.
+    pub fn size(jpeg: &[u8]) -> Option<(usize, usize)> {
+        decoder(jpeg)?.dimensions()
+    }
+
     /// From a JPEG: of this size, with black beside it where it has another shape; or of its own, with even numbers that no
     /// side of is larger than `side`.
     pub fn read(jpeg: &[u8], size: Option<(usize, usize)>, side: usize) -> Option<Self> {
-        let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
-        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(jpeg), options);
-        decoder.decode_headers().ok()?;
+        let mut decoder = decoder(jpeg)?;
         let (width, height) = decoder.dimensions()?;
         if width * height > MOST || width * height == 0 {
             return None;
@@ -85,6 +95,19 @@ impl Frame {
             }
         }
         Some(Self { width: w, height: h, pixels })
+    }
+
+    /// How much there is to see: by how much neighbours along a line differ on average, of 255, in green, which is most of
+    /// what is seen.
+    pub fn detail(&self) -> f64 {
+        let (mut sum, mut count) = (0_u64, 0_u64);
+        for row in self.pixels.chunks_exact(self.width * 3) {
+            for pair in row.chunks_exact(3).zip(row.chunks_exact(3).skip(1)) {
+                sum += u64::from(pair.0[1].abs_diff(pair.1[1]));
+                count += 1;
+            }
+        }
+        sum as f64 / count.max(1) as f64
     }
 
     /// From afar.
@@ -130,6 +153,18 @@ mod tests {
         let at = |x: usize| beside.pixels[(100 * 200 + x) * 3];
         assert!(at(10) == 0 && at(190) == 0 && at(100) > 190, "black beside it");
         assert!(Frame::read(b"no picture", None, 1920).is_none());
+    }
+
+    #[test]
+    fn a_blurred_picture_has_little_detail() {
+        let frame = |pixel: fn(usize) -> u8| Frame {
+            width: 64,
+            height: 2,
+            pixels: (0..64 * 2 * 3).map(|n| pixel(n / 3 % 64)).collect(),
+        };
+        assert!(frame(|x| if x % 8 < 4 { 90 } else { 110 }).detail() > 4.0);
+        assert!(frame(|x| 100 + (x / 16) as u8).detail() < 0.1);
+        assert_eq!(Frame { width: 1, height: 1, pixels: vec![0; 3] }.detail(), 0.0);
     }
 
     #[test]

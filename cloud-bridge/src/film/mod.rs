@@ -7,6 +7,9 @@ mod avi;
 mod ffmpeg;
 pub(crate) mod frame;
 mod stamp;
+mod studio;
+
+pub use studio::{MAX_IMAGES, Order, RemoveError, Studio, remove};
 
 use crate::{
     catalog::{Catalog, CatalogError, ImageRow, ImagesOf, Place},
@@ -43,6 +46,8 @@ pub struct Wanted {
     pub fps: u32,
     /// Images whose mean brightness is below this are left out: 0 to 255.
     pub dark: u8,
+    /// Images in which neighbours differ by less on average are left out: 0 to 255.
+    pub blurred: f64,
     /// Whether images that look like the one before are left out.
     pub distinct: bool,
     /// The zone in which the time is written into the frames; none: it is not.
@@ -62,6 +67,9 @@ pub struct Made {
     pub images: u64,
     /// Left out as too dark.
     pub dark: u64,
+    /// Left out as blurred.
+    #[serde(default)]
+    pub blurred: u64,
     /// Left out as the one before.
     pub same: u64,
     /// Left out since they could not be read.
@@ -81,7 +89,7 @@ pub enum FilmError {
     #[error("there is no such image; see the gallery for devices, cameras and days")]
     Empty,
     /// All were left out.
-    #[error("all {0} images were left out; lower --dark, or try without --distinct")]
+    #[error("all {0} images were left out; lower --dark and --blurred, or try without --distinct")]
     AllLeftOut(u64),
     /// A film of that kind cannot be made.
     #[error("{0}: wants FILE.mp4 (H.264, by ffmpeg) or FILE.avi (Motion JPEG)")]
@@ -219,15 +227,19 @@ impl Progress {
         let (size, side) = (self.size, wanted.side as usize);
         let read = tokio::task::spawn_blocking(move || {
             let frame = Frame::read(&bytes?, size, side)?;
-            let look = frame.look();
-            Some((frame, look))
+            let (look, detail) = (frame.look(), frame.detail());
+            Some((frame, look, detail))
         });
-        let Some((mut frame, look)) = read.await.unwrap_or(None) else {
+        let Some((mut frame, look, detail)) = read.await.unwrap_or(None) else {
             self.made.unreadable += 1;
             return Ok(None);
         };
         if look.brightness() < f64::from(wanted.dark) {
             self.made.dark += 1;
+            return Ok(None);
+        }
+        if detail < wanted.blurred {
+            self.made.blurred += 1;
             return Ok(None);
         }
         if wanted.distinct && self.look.as_ref().is_some_and(|last| last.is_like(&look)) {
@@ -287,9 +299,10 @@ impl Wanted {
         let stamp = self.stamp.as_ref().map(|zone| zone.iana_name().unwrap_or("fixed").to_owned());
         let mut hash = Sha256::new();
         hash.update(format!(
-            "{} {} {} {} {:?} {}\n",
+            "{} {} {} {} {} {:?} {}\n",
             self.fps,
             self.dark,
+            self.blurred,
             self.distinct,
             self.side,
             stamp,

@@ -1,13 +1,16 @@
 //! Alerts that go on to somebody else. Each forwarder drains its part of the outbox: at least once, in order.
 
 mod aws;
+mod http;
 mod in_turn;
 mod kafka;
+mod notify;
 mod rows;
 mod webhook;
 
 pub use aws::TopicTemplate;
 pub use kafka::{KafkaError, config as kafka_config};
+pub use notify::{NotifyError, QuietHours, Service as NotifyService};
 pub use webhook::{WebhookError, open as open_webhook};
 
 use crate::{
@@ -30,8 +33,10 @@ pub const WEBHOOK: &str = "webhook";
 
 /// The outbox's target for Kafka.
 pub const KAFKA: &str = "kafka";
+/// The outbox's target for people.
+pub const NOTIFY: &str = "notify";
 /// All of them.
-pub const TARGETS: [&str; 3] = [AWS, WEBHOOK, KAFKA];
+pub const TARGETS: [&str; 4] = [AWS, WEBHOOK, KAFKA, NOTIFY];
 
 /// Starts a forwarder for each target that the settings name: the targets, and the tasks.
 pub fn start(
@@ -58,6 +63,10 @@ pub fn start(
     if let Some(kafka) = &settings.forward.kafka {
         let kafka = kafka::Kafka::new(kafka.clone())?;
         tasks.push(tokio::spawn(InTurn::new(kafka, rows(KAFKA)).run(stop.clone())));
+    }
+    if let Some(notify) = &settings.forward.notify {
+        let service = NotifyService::open(notify)?;
+        tasks.push(tokio::spawn(notify::Notifier::new(service, rows(NOTIFY)).run(stop.clone())));
     }
     Ok((targets, tasks))
 }

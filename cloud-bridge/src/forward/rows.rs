@@ -43,6 +43,13 @@ impl Rows {
         Ok(())
     }
 
+    /// People were told of these.
+    pub async fn told(&self, numbers: &[i64]) -> Result<(), CatalogError> {
+        self.outbox.told(numbers, jiff::Timestamp::now().as_millisecond()).await?;
+        self.metrics.forwarded.get_or_create(&self.label()).inc_by(numbers.len() as u64);
+        Ok(())
+    }
+
     /// Gives a row up. Those behind it go on.
     pub async fn set_aside(&self, row: &OutboxRow, reason: &str) -> Result<(), CatalogError> {
         self.outbox.set_aside(row.number, reason, jiff::Timestamp::now().as_millisecond()).await?;

@@ -4,19 +4,20 @@
 //! A row is done when the answer is 2xx. Whatever may be over later (no answer, 408, 429, 5xx) or is about all rows (401,
 //! 403, 404, a redirect) lets it wait; `retry-after` is heeded. 400, 413, 415 and 422 refuse this very row.
 
-use super::in_turn::{Answer, Target};
+use super::{
+    http::{self, ClientError},
+    in_turn::{Answer, Target},
+};
 use crate::{catalog::OutboxRow, settings::WebhookSettings};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use reqwest::{Certificate, Client, Response, StatusCode, header, redirect};
+use reqwest::{Client, header};
 use ring::hmac;
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
-/// What is heeded of `retry-after` at most.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// Bytes of a refusal's body that are kept as its reason.
-const REASON: usize = 200;
 /// What stands before a secret in base64.
 const PREFIX: &str = "whsec_";
+/// Its part of the settings.
+const SECTION: &str = "forward.webhook";
 /// Bytes of a secret.
 const SECRET: std::ops::RangeInclusive<usize> = 24..=64;
 
@@ -31,17 +32,9 @@ pub enum WebhookError {
         /// What was seen.
         why: String,
     },
-    /// The file of CAs.
-    #[error("forward.webhook.ca {path}: {why}; name a PEM file of the server's CA, or leave it out for the system's CAs", path = path.display())]
-    Ca {
-        /// Where.
-        path: PathBuf,
-        /// What was seen.
-        why: String,
-    },
-    /// Everything else.
-    #[error("forward.webhook: {0}")]
-    Client(String),
+    /// What requests are made by.
+    #[error(transparent)]
+    Client(#[from] ClientError),
 }
 
 /// A URL.
@@ -81,8 +74,8 @@ impl Target for Webhook {
             .send()
             .await;
         match sent {
-            Ok(response) => answer(response).await,
-            Err(error) => Answer::Unavailable { reason: explain(&error), wait: None },
+            Ok(response) => http::answer(response, SECTION).await,
+            Err(error) => Answer::Unavailable { reason: http::explain(&error, SECTION), wait: None },
         }
     }
 }
@@ -93,23 +86,7 @@ pub fn open(settings: &WebhookSettings) -> Result<(Client, hmac::Key), WebhookEr
     let bad = |why: String| WebhookError::Secret { path: path.clone(), why };
     let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     let secret = key(&text).map_err(bad)?;
-    // The client takes the process's provider. Whoever has set one before has set the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut client = Client::builder()
-        .redirect(redirect::Policy::none())
-        .timeout(settings.timeout)
-        .user_agent(concat!("edgeveil-bridge/", env!("CARGO_PKG_VERSION")));
-    if let Some(path) = &settings.ca {
-        let bad = |why: String| WebhookError::Ca { path: path.clone(), why };
-        let pem = fs::read(path).map_err(|error| bad(error.to_string()))?;
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| bad(error.to_string()))?;
-        if certificates.is_empty() {
-            return Err(bad("holds no certificate".to_owned()));
-        }
-        client = client.tls_certs_only(certificates);
-    }
-    let client = client.build().map_err(|error| WebhookError::Client(causes(&error)))?;
-    Ok((client, secret))
+    Ok((http::client(SECTION, settings.ca.as_deref(), settings.timeout)?, secret))
 }
 
 /// Of `whsec_` and base64. The text is not shown in messages: it is the secret.
@@ -125,71 +102,6 @@ fn key(text: &str) -> Result<hmac::Key, String> {
 fn signature(key: &hmac::Key, id: &str, at: i64, body: &str) -> String {
     let signed = hmac::sign(key, format!("{id}.{at}.{body}").as_bytes());
     format!("v1,{}", BASE64_STANDARD.encode(signed))
-}
-
-async fn answer(mut response: Response) -> Answer {
-    let status = response.status();
-    if status.is_success() {
-        return Answer::Taken;
-    }
-    let after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let wait = after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-    let wait = wait.map(|wait| wait.min(LONGEST_WAIT));
-    let mut reason = match advice(status) {
-        Some(advice) => format!("{status}; {advice}"),
-        None => status.to_string(),
-    };
-    // Of the body no more than the first part that came is read.
-    if let Ok(Some(body)) = response.chunk().await {
-        let text = String::from_utf8_lossy(&body[..body.len().min(REASON)]).into_owned();
-        let text = text.replace(|c: char| c.is_control(), " ");
-        if !text.trim().is_empty() {
-            reason = format!("{reason}; it says: {}", text.trim());
-        }
-    }
-    match status.as_u16() {
-        400 | 413 | 415 | 422 => Answer::Refused(reason),
-        _ => Answer::Unavailable { reason, wait },
-    }
-}
-
-fn advice(status: StatusCode) -> Option<&'static str> {
-    match status.as_u16() {
-        _ if status.is_redirection() => {
-            Some("a redirect is not followed: name its goal in forward.webhook.url")
-        }
-        401 | 403 => Some("give it the secret of forward.webhook.secret_file, and let it admit this bridge"),
-        404 | 405 => Some("mend forward.webhook.url"),
-        410 => Some("it wants no more; take [forward.webhook] out of the settings"),
-        429 => Some("lower forward.webhook.rate"),
-        _ => None,
-    }
-}
-
-/// Without the URL, which may hold a secret.
-fn explain(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer within forward.webhook.timeout".to_owned();
-    }
-    let what = causes(error);
-    if error.is_connect() {
-        let tls = what.to_lowercase().contains("certificate");
-        let remedy =
-            if tls { "name its CA in forward.webhook.ca" } else { "start it, or mend forward.webhook.url" };
-        return format!("cannot connect: {what}; {remedy}");
-    }
-    what
-}
-
-/// The innermost error says most; reqwest's own text holds the URL.
-fn causes(error: &reqwest::Error) -> String {
-    let mut source = std::error::Error::source(error);
-    let mut text = None;
-    while let Some(error) = source {
-        text = Some(error.to_string());
-        source = error.source();
-    }
-    text.unwrap_or_else(|| "the request failed".to_owned())
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@ pub use key::{KeyTemplate, dead_key};
 use crate::settings::{ObjectSettings, S3Settings};
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, PutOptions, aws::AmazonS3, local::LocalFileSystem, path::Path,
-    signer::Signer,
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
+    WriteMultipart, aws::AmazonS3, local::LocalFileSystem, path::Path, signer::Signer,
 };
 use std::{
     ffi::OsStr,
@@ -22,6 +23,12 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
+use tokio::io::AsyncReadExt;
+
+/// Parts in which a file goes to a bucket, of which one at a time is on its way.
+const PART: usize = 8 << 20;
+/// What is read of a file at once.
+const PIECE: usize = 256 << 10;
 
 /// Where images are kept.
 #[derive(Debug, Clone)]
@@ -185,6 +192,50 @@ impl Objects {
         let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
         let found = self.store.get(&path).await.map_err(|error| self.error(error))?;
         found.bytes().await.map_err(|error| self.error(error))
+    }
+
+    /// Writes what is in a file, some of it at a time: its length.
+    pub async fn put_file(&self, key: &str, file: &std::path::Path) -> Result<u64, ObjectError> {
+        let written = async {
+            let path = Path::parse(key)?;
+            let failed = |error: std::io::Error| object_store::Error::Generic {
+                store: "file",
+                source: Box::new(error),
+            };
+            let mut from = tokio::fs::File::open(file).await.map_err(failed)?;
+            let options = match &self.bucket {
+                Some(bucket) => s3::multipart_options(&bucket.settings, key),
+                None => PutMultipartOptions::default(),
+            };
+            let upload = self.store.put_multipart_opts(&path, options).await?;
+            let mut writer = WriteMultipart::new_with_chunk_size(upload, PART);
+            let (mut buffer, mut all) = (vec![0; PIECE], 0);
+            loop {
+                let read = from.read(&mut buffer).await.map_err(failed)?;
+                if read == 0 {
+                    break;
+                }
+                writer.wait_for_capacity(1).await?;
+                writer.write(&buffer[..read]);
+                all += read as u64;
+            }
+            writer.finish().await?;
+            Ok(all)
+        };
+        written.await.map_err(|error| self.error(error))
+    }
+
+    /// Some of an object's bytes, as they come.
+    pub async fn stream(
+        &self,
+        key: &str,
+        range: std::ops::Range<u64>,
+    ) -> Result<BoxStream<'static, object_store::Result<Bytes>>, ObjectError> {
+        let path = Path::parse(key).map_err(|error| self.error(error.into()))?;
+        let range = (!range.is_empty()).then_some(GetRange::Bounded(range));
+        let options = GetOptions { range, ..GetOptions::default() };
+        let found = self.store.get_opts(&path, options).await.map_err(|error| self.error(error))?;
+        Ok(found.into_stream())
     }
 
     /// Reads an object of at most so many bytes; none when it is larger.

@@ -3,7 +3,7 @@
 use crate::settings::{Encryption, S3Settings};
 use anyhow::{Context, Result};
 use object_store::{
-    Attribute, Attributes, PutMode, PutOptions, RetryConfig,
+    Attribute, Attributes, PutMode, PutMultipartOptions, PutOptions, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut},
 };
 use std::{fs, path::Path, time::Duration};
@@ -54,10 +54,20 @@ pub fn open(settings: &S3Settings) -> Result<AmazonS3> {
 
 /// How an object is written.
 pub fn put_options(settings: &S3Settings, key: &str, mode: PutMode) -> PutOptions {
+    PutOptions { mode, attributes: attributes(settings, key), ..PutOptions::default() }
+}
+
+/// The same for one that goes in parts.
+pub fn multipart_options(settings: &S3Settings, key: &str) -> PutMultipartOptions {
+    PutMultipartOptions { attributes: attributes(settings, key), ..PutMultipartOptions::default() }
+}
+
+fn attributes(settings: &S3Settings, key: &str) -> Attributes {
     let mut attributes = Attributes::new();
     // Browsers see it, when they are sent to the bucket.
     let kind = match key.rsplit_once('.') {
         Some((_, "jpg")) => "image/jpeg",
+        Some((_, "mp4")) => "video/mp4",
         Some((_, "json")) => "application/json",
         _ => "application/octet-stream",
     };
@@ -65,5 +75,5 @@ pub fn put_options(settings: &S3Settings, key: &str, mode: PutMode) -> PutOption
     if let Some(class) = &settings.storage_class {
         attributes.insert(Attribute::StorageClass, class.clone().into());
     }
-    PutOptions { mode, attributes, ..PutOptions::default() }
+    attributes
 }

@@ -22,6 +22,8 @@ pub struct AccessSettings {
     pub secure_cookie: bool,
     /// Where nobody logs in: whether everybody may act. So it is while only this machine can ask.
     pub anybody_acts: bool,
+    /// Names that the pages are asked for by, beside those of this machine, where everybody may act.
+    pub hosts: Vec<String>,
 }
 
 /// A proxy that has asked who somebody is, such as oauth2-proxy or Authelia.
@@ -99,12 +101,17 @@ pub(super) fn access(section: Section<'_, '_>, http: SocketAddr) -> Option<Acces
         section.problem("session", "wants \"5 min\" to \"90 d\"".to_owned());
     }
     let secure_cookie = section.or("secure_cookie", !local);
+    let hosts = names(section.or("hosts", String::new()));
     let part = section.section("proxy");
     let proxy = if part.is_given(&["header"]) { proxy(part).map(Some) } else { Some(None) };
     section.finish();
     let proxy = proxy?;
     let anybody_acts = local && users.is_none() && proxy.is_none();
-    Some(AccessSettings { users, proxy, tokens, session, secure_cookie, anybody_acts })
+    Some(AccessSettings { users, proxy, tokens, session, secure_cookie, anybody_acts, hosts })
+}
+
+fn names(text: String) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn proxy(section: Section<'_, '_>) -> Option<ProxySettings> {
@@ -116,9 +123,7 @@ fn proxy(section: Section<'_, '_>) -> Option<ProxySettings> {
         section.problem("header", "wants the name of a header such as \"X-Forwarded-User\"".to_owned());
     }
     let from: Option<Networks> = section.required("from");
-    let operators = section.or("operators", String::new());
-    let operators =
-        operators.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let operators = names(section.or("operators", String::new()));
     section.finish();
     Some(ProxySettings { header: header?.to_ascii_lowercase(), from: from?.0, operators })
 }

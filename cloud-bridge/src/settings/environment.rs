@@ -6,7 +6,8 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 185] = [
+const KEYS: [&str; 202] = [
+    "access.hosts",
     "access.proxy.from",
     "access.proxy.header",
     "access.proxy.operators",
@@ -138,6 +139,22 @@ const KEYS: [&str; 185] = [
     "forward.kafka.rate",
     "forward.kafka.topic",
     "forward.kafka.user",
+    "forward.notify.allow_http",
+    "forward.notify.ca",
+    "forward.notify.group_interval",
+    "forward.notify.group_wait",
+    "forward.notify.pages",
+    "forward.notify.quiet_hours",
+    "forward.notify.quiet_severity",
+    "forward.notify.room",
+    "forward.notify.service",
+    "forward.notify.severity",
+    "forward.notify.template",
+    "forward.notify.timeout",
+    "forward.notify.token_file",
+    "forward.notify.url",
+    "forward.notify.url_file",
+    "forward.notify.zone",
     "forward.webhook.allow_http",
     "forward.webhook.ca",
     "forward.webhook.rate",
@@ -299,7 +316,7 @@ mod tests {
             .map(|place| format!("[anonymise.{place}.s3]\nbucket = \"{place}\"\n"))
             .collect();
         let folders = format!(
-            "[broker]\n{tls}[anonymise]\n{queue}[legacy]\n[homeassistant]\n[access.proxy]\nheader = \"h\"\nfrom = \"::1\"\n[otlp]\nendpoint = \"http://c:4318\"\n"
+            "[broker]\n{tls}[anonymise]\n{queue}[legacy]\n[homeassistant]\n[access.proxy]\nheader = \"h\"\nfrom = \"::1\"\n[otlp]\nendpoint = \"http://c:4318\"\n[forward.notify]\nservice = \"slack\"\nurl = \"https://n\"\n"
         );
         let rabbit = format!("[amqp]\nhosts = \"h\"\n{tls}user = \"u\"\npassword_file = \"p\"\n");
         for text in [folders, format!("{elsewhere}{queue}{buckets}"), rabbit] {

@@ -1,6 +1,6 @@
 //! Whom alerts go on to.
 
-use super::{TlsFiles, read::tls_files, reader::Section};
+use super::{NotifySettings, TlsFiles, notify::notify, read::tls_files, reader::Section};
 use crate::forward::TopicTemplate;
 use std::{path::PathBuf, time::Duration};
 
@@ -13,6 +13,8 @@ pub struct ForwardSettings {
     pub webhook: Option<WebhookSettings>,
     /// A topic of Kafka.
     pub kafka: Option<KafkaSettings>,
+    /// People.
+    pub notify: Option<NotifySettings>,
 }
 
 /// AWS IoT Core, or whatever speaks like it.
@@ -116,8 +118,10 @@ pub(super) fn forward(section: Section<'_, '_>) -> Option<ForwardSettings> {
     let webhook = if part.is_given(&["url"]) { webhook(part).map(Some) } else { Some(None) };
     let part = section.section("kafka");
     let kafka = if part.is_given(&["brokers"]) { kafka(part).map(Some) } else { Some(None) };
+    let part = section.section("notify");
+    let notify = if part.is_given(&["service"]) { notify(part).map(Some) } else { Some(None) };
     section.finish();
-    Some(ForwardSettings { aws: aws?, webhook: webhook?, kafka: kafka? })
+    Some(ForwardSettings { aws: aws?, webhook: webhook?, kafka: kafka?, notify: notify? })
 }
 
 fn aws(section: Section<'_, '_>) -> Option<AwsSettings> {

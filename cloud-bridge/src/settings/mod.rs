@@ -8,6 +8,7 @@ mod environment;
 mod forward;
 mod homeassistant;
 mod legacy;
+mod notify;
 mod read;
 mod reader;
 mod telemetry;
@@ -18,6 +19,7 @@ pub use anonymise::{AmqpJobSettings, AnonymiseSettings, ImageAccess, VeilSetting
 pub use forward::{AwsSettings, ForwardSettings, KafkaMechanism, KafkaSettings, KafkaTls, WebhookSettings};
 pub use homeassistant::HomeAssistantSettings;
 pub use legacy::{LegacySettings, LegacyTopic};
+pub use notify::{NotifySettings, Service};
 pub use reader::{Env, Problem};
 pub use telemetry::{LogFormat, LogSettings, OtlpSettings};
 pub use units::{ByteSize, HostPort, Hosts, time};

@@ -24,7 +24,7 @@ const list = document.querySelector("ul[data-live]");
 if (list && window.EventSource) {
   const state = document.getElementById("live-state");
   const source = new EventSource("/live");
-  let count = 0;
+  let count = 0, lost = false;
   source.addEventListener("alert", (event) => {
     const holder = document.createElement("template");
     holder.innerHTML = event.data;
@@ -38,8 +38,24 @@ if (list && window.EventSource) {
     if (state) state.textContent = count === 1 ? "1 new alert." : `${count} new alerts.`;
   });
   source.addEventListener("missed", () => { if (state) state.textContent = "Some alerts came too fast; reload to see them."; });
-  source.onerror = () => { if (state) state.textContent = "The bridge is not reached: what you see may be old."; };
-  source.onopen = () => { if (state && count === 0) state.textContent = "New alerts appear here by themselves."; };
+  // Each connection ends after some minutes; only one that does not come about anew is worth a word.
+  let away;
+  source.onerror = () => {
+    away ??= setTimeout(() => {
+      lost = true;
+      if (state) state.textContent = "The bridge is not reached: what you see may be old.";
+    }, 5000);
+    // Nobody is logged in any more: the page itself leads to the login.
+    if (source.readyState === EventSource.CLOSED && state) state.textContent = "No new alerts appear here any more; reload the page.";
+  };
+  source.onopen = () => {
+    clearTimeout(away);
+    away = undefined;
+    if (!state) return;
+    if (lost) state.textContent = "The bridge is reached again. Alerts that came meanwhile are here too.";
+    else if (count === 0) state.textContent = "New alerts appear here by themselves.";
+    lost = false;
+  };
   window.addEventListener("pagehide", () => source.close());
 }
 

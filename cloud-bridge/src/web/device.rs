@@ -3,7 +3,7 @@
 use super::{
     Failed, Web, alerts,
     chart::{self, Chart},
-    gallery,
+    films, gallery,
     html::{View, page, query, size},
     not_found, overview,
 };
@@ -78,7 +78,7 @@ pub async fn device(
             section aria-labelledby="cameras" {
                 h2 #cameras { a href=(query("/gallery", &[("device", Some(device.as_str()))])) { "Cameras" } }
                 (gallery::grid(&view, &images, &[("device", Some(device.as_str()))]))
-                (timelapse(&view, &device, &images))
+                (films::form(&view, &device, &images))
             }
         }
         section aria-labelledby="sensors" {
@@ -103,17 +103,6 @@ pub async fn device(
         }
     };
     Ok(page(&view, "/", device.as_str(), &body).into_response())
-}
-
-fn timelapse(view: &View, device: &DeviceName, images: &[crate::catalog::ImageRow]) -> Markup {
-    html! {
-        details {
-            summary { "Make a film of a camera" }
-            @let camera = images.first().map_or("CAMERA", |image| image.camera.as_str());
-            p { "On the bridge's machine, with its settings:" }
-            pre tabindex="0" { "edgeveil-bridge timelapse --device " (device) " --camera " (camera) " --from " (view.day(view.now - 86_400_000)) " --to " (view.day(view.now)) " -o " (device) ".mp4" }
-        }
-    }
 }
 
 fn told(view: &View, health: &Health, at: Option<i64>) -> Markup {

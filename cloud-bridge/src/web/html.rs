@@ -35,9 +35,10 @@ impl<S: Send + Sync> FromRequestParts<S> for View {
 }
 
 /// The rooms of the house.
-const ROOMS: [(&str, &str); 5] = [
+const ROOMS: [(&str, &str); 6] = [
     ("/", "Overview"),
     ("/gallery", "Gallery"),
+    ("/films", "Films"),
     ("/alerts", "Alerts"),
     ("/outbox", "Outbox"),
     ("/about", "About"),

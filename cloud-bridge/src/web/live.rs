@@ -3,19 +3,22 @@
 //! One task asks the catalog, when this process has committed an alert and every two seconds, since replicas commit too; it
 //! asks nothing while nobody listens.
 
-use super::{Web, alerts, html::View};
+use super::{Failed, Web, alerts, html::View};
 use crate::catalog::{AlertRow, Catalog};
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::{
+    sync::{Semaphore, broadcast, watch},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Pages that listen at the same time.
@@ -25,6 +28,11 @@ const BEHIND: usize = 64;
 const LOOK: Duration = Duration::from_secs(2);
 /// Replicas commit in another order than they received: those that arrived so long ago may be new.
 const OVERLAP: i64 = 10_000;
+/// How long one connection hears. Browsers connect anew by themselves, and are asked who they are again: so whoever is logged
+/// out, or removed, hears no more than this.
+const LISTENS: Duration = Duration::from_secs(300);
+/// What came while a page was away is told to it, if that was no longer ago.
+const MISSED: i64 = 3_600_000;
 /// Alerts of one look.
 const AT_ONCE: u32 = 200;
 
@@ -79,24 +87,48 @@ async fn look(catalog: Catalog, mut woken: watch::Receiver<()>, alerts: broadcas
     }
 }
 
-pub async fn live(State(web): State<Web>, view: View) -> Response {
+pub async fn live(State(web): State<Web>, view: View, headers: HeaderMap) -> Result<Response, Failed> {
     let Ok(place) = web.live.places.clone().try_acquire_owned() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many pages listen already\n").into_response();
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, "too many pages listen already\n").into_response());
     };
     let (receiver, stop) = (web.live.alerts.subscribe(), web.live.stop.clone());
-    let events = stream::unfold(
-        (receiver, stop, view, place),
-        |(mut receiver, stop, view, place)| async move {
+    // Whoever comes back says what it heard last, and first hears what came since.
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<i64>().ok());
+    let missed = match last {
+        Some(last) if (view.now - MISSED..=view.now).contains(&last) => {
+            web.catalog.alerts_since(last - OVERLAP, AT_ONCE).await?
+        }
+        _ => Vec::new(),
+    };
+    let hello = Event::default().event("hello").id(view.now.to_string()).data(".");
+    let mut first = vec![hello];
+    first.extend(missed.iter().map(|alert| event(&view, alert)));
+    if missed.len() == AT_ONCE as usize {
+        first.push(too_fast());
+    }
+    let end = Instant::now() + LISTENS;
+    let later =
+        stream::unfold((receiver, stop, view, place), move |(mut receiver, stop, view, place)| async move {
             let event = tokio::select! {
                 () = stop.cancelled() => return None,
+                () = sleep_until(end) => return None,
                 alert = receiver.recv() => match alert {
-                    Ok(alert) => Event::default().event("alert").data(alerts::item(&view, &alert).into_string().replace(['\r', '\n'], " ")),
-                    Err(broadcast::error::RecvError::Lagged(_)) => Event::default().event("missed").data("some"),
+                    Ok(alert) => event(&view, &alert),
+                    Err(broadcast::error::RecvError::Lagged(_)) => too_fast(),
                     Err(broadcast::error::RecvError::Closed) => return None,
                 },
             };
-            Some((Ok::<_, Infallible>(event), (receiver, stop, view, place)))
-        },
-    );
-    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
+            Some((event, (receiver, stop, view, place)))
+        });
+    let events = stream::iter(first).chain(later).map(Ok::<_, Infallible>);
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response())
+}
+
+fn too_fast() -> Event {
+    Event::default().event("missed").data("some")
+}
+
+fn event(view: &View, alert: &AlertRow) -> Event {
+    let item = alerts::item(view, alert).into_string().replace(['\r', '\n'], " ");
+    Event::default().event("alert").id(alert.received.to_string()).data(item)
 }

@@ -6,6 +6,7 @@ mod alerts;
 mod api;
 mod chart;
 mod device;
+mod films;
 mod gallery;
 mod html;
 mod live;
@@ -14,7 +15,7 @@ mod overview;
 mod thumbs;
 
 pub use live::Live;
-pub use thumbs::key as thumbnail_key;
+pub use thumbs::{MEGAPIXELS, key as thumbnail_key};
 
 use crate::{
     anonymise::Images,
@@ -35,7 +36,10 @@ use axum::{
 };
 use edgeveil_wire::{DeviceName, RecordId};
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -62,7 +66,9 @@ pub struct Web {
     pub access: Arc<Access>,
     /// New alerts.
     pub live: Live,
-    /// Pictures that are made small at the same time.
+    /// Told of films that are asked for.
+    pub studio: watch::Sender<()>,
+    /// What is made small at the same time, by [`MEGAPIXELS`].
     pub small: Arc<Semaphore>,
 }
 
@@ -103,6 +109,10 @@ pub fn router(web: Web) -> Router {
         .route("/live", get(live::live))
         .route("/outbox", get(outbox::outbox))
         .route("/outbox/retry", post(outbox::retry))
+        .route("/films", get(films::films).post(films::ask))
+        .route("/films/{id}", get(films::film))
+        .route("/films/{id}/remove", post(films::take_away))
+        .route("/films/{id}/{name}", get(films::bytes))
         .route("/about", get(about::about))
         .route("/v1/devices", get(api::devices))
         .route("/v1/devices/{device}", get(api::device))

@@ -15,6 +15,9 @@ use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 const SIDE: usize = 256;
 const QUALITY: u8 = 55;
 
+/// Pixels in millions that are in memory at the same time, three bytes each. A picture that has more is shown as it is.
+pub const MEGAPIXELS: u32 = 24;
+
 /// Where the store has it.
 pub fn key(object: &str) -> String {
     format!("{object}.thumb.jpg")
@@ -38,8 +41,6 @@ pub async fn thumbnail(
             Err(error) => return Ok(away(error)),
         }
     }
-    // Each takes a picture's memory, so few are made at the same time.
-    let Ok(_one) = web.small.acquire().await else { return Ok(not_found("image")) };
     let bytes = match web.objects.get(&image.object).await {
         Ok(bytes) => bytes,
         Err(error) if error.missing => {
@@ -47,6 +48,8 @@ pub async fn thumbnail(
         }
         Err(error) => return Ok(away(error)),
     };
+    let Some(share) = megapixels(&bytes) else { return Ok(shown(bytes)) };
+    let Ok(_share) = web.small.acquire_many(share).await else { return Ok(not_found("image")) };
     let whole = bytes.clone();
     let Some(small) = tokio::task::spawn_blocking(move || shrink(&whole)).await.unwrap_or(None) else {
         // What cannot be made small is shown as it is: it is veiled.
@@ -58,15 +61,27 @@ pub async fn thumbnail(
 
 /// It is made again when it could not be kept.
 async fn keep(web: &Web, image: &ImageRow, small: Bytes) {
-    // The note first: whatever is in the store is then removed with its image.
-    let noted = web.catalog.has_thumbnail(&image.device, &image.id).await.map_err(|error| error.to_string());
-    let kept = match noted {
-        Ok(()) => web.objects.put(&key(&image.object), small).await.map_err(|error| error.to_string()),
-        Err(error) => Err(error),
+    let kept = async {
+        // The note first: whatever is in the store is then removed with its image.
+        if web.catalog.has_thumbnail(&image.device, &image.id).await? {
+            web.objects.put(&key(&image.object), small).await?;
+            // It may have expired while this was written.
+            if !web.catalog.has_thumbnail(&image.device, &image.id).await? {
+                web.objects.delete(&key(&image.object)).await?;
+            }
+        }
+        anyhow::Ok(())
     };
-    if let Err(error) = kept {
-        tracing::debug!(error, "a thumbnail could not be kept");
+    if let Err(error) = kept.await {
+        tracing::debug!(error = format!("{error:#}"), "a thumbnail could not be kept");
     }
+}
+
+/// What it takes of [`MEGAPIXELS`]; none: it is no picture, or takes more.
+fn megapixels(jpeg: &[u8]) -> Option<u32> {
+    let (width, height) = Frame::size(jpeg)?;
+    let share = u32::try_from((width * height).div_ceil(1_000_000)).ok()?.max(1);
+    (share <= MEGAPIXELS).then_some(share)
 }
 
 fn shown(bytes: Bytes) -> Response {
@@ -114,6 +129,14 @@ mod tests {
             assert_eq!(decoder.dimensions().unwrap(), (w, h));
             assert!(small.len() < 12_000, "{} bytes", small.len());
         }
+    }
+
+    #[test]
+    fn a_picture_takes_its_share_of_memory() {
+        assert_eq!(megapixels(&jpeg(64, 48)), Some(1));
+        assert_eq!(megapixels(&jpeg(1920, 1080)), Some(3));
+        assert_eq!(megapixels(&jpeg(5000, 5000)), None);
+        assert_eq!(megapixels(b"no picture"), None);
     }
 
     #[test]

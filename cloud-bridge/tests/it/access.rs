@@ -127,6 +127,13 @@ async fn an_operator_acknowledges_once_and_a_viewer_does_not() {
     let shown = String::from_utf8(page(&bob).await).unwrap();
     assert!(shown.contains("<blockquote>&lt;script&gt;alert(1)") && !shown.contains("<script>"), "{shown}");
     assert!(shown.contains("ann") && !shown.contains("second"));
+    // A film takes an operator too.
+    let film = "device=pi&camera=desk&from=2026-11-01&to=2026-11-02&every=60&fps=25";
+    for (who, token, wanted) in [(&bob, &bobs, 403), (&ann, &bobs, 403), (&ann, &anns, 400)] {
+        let form = format!("{film}&token={token}");
+        let (head, _) = bench.ask("POST", "/films", &[("cookie", who)], &form).await;
+        assert_eq!(status(&head), wanted, "{head}");
+    }
     let outbox = async |who: &str| {
         String::from_utf8(bench.ask("GET", "/outbox", &[("cookie", who)], "").await.1).unwrap()
     };
@@ -185,6 +192,29 @@ async fn only_the_proxy_says_who_somebody_is() {
     assert_eq!(status(&bench.get(&path).await.0), 401);
     let elsewhere = from("10.0.0.0/8").await;
     assert_eq!(status(&as_user(&elsewhere, "ann").await.0), 401);
+}
+
+#[tokio::test]
+async fn another_sites_name_does_not_lead_to_pages_where_anybody_acts() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let answer = async |bench: &Bench, host: &str| {
+        let mut stream = tokio::net::TcpStream::connect(bench.bridge.http).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer[9..12].to_owned()
+    };
+    let bench = Bench::start_with("[access]\nhosts = \"bridge.lan\"\n").await;
+    for (host, status) in [
+        ("localhost", "200"),
+        ("127.0.0.1:8080", "200"),
+        ("bridge.lan", "200"),
+        ("evil.lan:8080", "421"),
+        ("localhost.evil.lan", "421"),
+    ] {
+        assert_eq!(answer(&bench, host).await, status, "{host}");
+    }
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ impl Bench {
         form: &str,
     ) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect(self.bridge.http).await.unwrap();
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: bridge\r\nconnection: close\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }

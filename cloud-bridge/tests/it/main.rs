@@ -15,6 +15,7 @@ mod ingest;
 mod kafka;
 mod kept;
 mod mosquitto;
+mod notify;
 mod outbox;
 mod pages;
 mod postgres;

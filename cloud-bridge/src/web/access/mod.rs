@@ -164,11 +164,44 @@ impl Access {
     }
 }
 
+impl Access {
+    /// Where everybody on this machine may act, another site must not become this one: its name may be made to lead to the
+    /// loopback address, and its pages would then count as ours.
+    fn refuses_host(&self, headers: &HeaderMap) -> Option<Response> {
+        if !self.settings.anybody_acts {
+            return None;
+        }
+        let host = headers.get(header::HOST)?.to_str().unwrap_or_default();
+        if is_this_machine(host) || self.settings.hosts.iter().any(|known| known == name_of(host)) {
+            return None;
+        }
+        let text = "these pages are this machine's own: ask for http://localhost, or name this host in access.hosts\n";
+        Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
+    }
+}
+
+/// Without the port.
+fn name_of(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let name = name_of(host);
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// Lets those in who may see the page, and refuses what comes from elsewhere than our own forms.
 pub async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     let peer = peer.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
     let headers = request.headers();
+    if let Some(refused) = access.refuses_host(headers) {
+        return refused;
+    }
     if request.method() == Method::POST && comes_from_elsewhere(headers) {
         return (StatusCode::FORBIDDEN, "this came from another site\n").into_response();
     }
@@ -327,6 +360,19 @@ mod tests {
             (vec![], false),
         ] {
             assert_eq!(comes_from_elsewhere(&headers(&pairs)), elsewhere, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_known() {
+        for host in
+            ["localhost", "localhost:8080", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:8080", "127.8.0.1"]
+        {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in ["", "evil.lan", "localhost.evil.lan:80", "192.168.0.1", "127.0.0.1.evil.lan", "[::2]:80"]
+        {
+            assert!(!is_this_machine(host), "{host}");
         }
     }
 

@@ -4,7 +4,7 @@
 use super::Role;
 use anyhow::{Context, Result, anyhow, ensure};
 use argon2::{
-    Argon2,
+    Argon2, Params,
     password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString},
 };
 use std::{
@@ -21,6 +21,9 @@ const MAX_FILE: u64 = 64 << 10;
 /// A password is no shorter, and no longer, in bytes.
 const PASSWORD: std::ops::RangeInclusive<usize> = 8..=256;
 const MAX_NAME: usize = 64;
+/// What checking a password may cost: KiB, and passes over them.
+const MAX_MEMORY: u32 = 64 << 10;
+const MAX_PASSES: u32 = 10;
 /// Of no password that anybody knows.
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5aXNoZXJlIQ$5J9rX0q7m1cD9m2pYw0m3J4eUuV1kq6mQm3bqf0J2nE";
@@ -61,7 +64,11 @@ impl Users {
             let (role, hash) = rest.split_once(':').ok_or_else(|| bad("has no hash"))?;
             let role = role.parse().map_err(|()| bad("the role is neither `viewer` nor `operator`"))?;
             check_name(name).map_err(|why| bad(&why))?;
-            PasswordHash::new(hash).map_err(|_| bad("the hash is none of Argon2's"))?;
+            let cost = PasswordHash::new(hash).and_then(|hash| Params::try_from(&hash));
+            let cost = cost.map_err(|_| bad("the hash is none of Argon2's"))?;
+            if cost.m_cost() > MAX_MEMORY || cost.t_cost() > MAX_PASSES {
+                return Err(bad("checking the hash would take more than 64 MiB or 10 passes"));
+            }
             if users.iter().any(|user| user.name == name) {
                 return Err(bad("this user is there twice"));
             }
@@ -214,6 +221,7 @@ mod tests {
             ("ann".to_owned(), "line 1: has no `:`"),
             (format!("\n# x\nann:boss:{hash}"), "line 3: the role"),
             ("ann:viewer:md5".to_owned(), "line 1: the hash"),
+            (format!("ann:viewer:{}", hash.replace("m=19456", "m=1048576")), "line 1: checking"),
             (format!("a b:viewer:{hash}"), "line 1: a user's name"),
             (format!("ann:viewer:{hash}\nann:viewer:{hash}"), "line 2: this user is there twice"),
         ] {

@@ -72,7 +72,7 @@ pub async fn ask(
     body: &[u8],
 ) -> Answer {
     let mut stream = TcpStream::connect(http).await.unwrap();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: bridge\r\nconnection: close\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
