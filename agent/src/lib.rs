@@ -22,6 +22,7 @@ pub mod settings;
 pub mod simulate;
 pub mod state;
 pub mod status;
+pub mod tuning;
 #[cfg(feature = "vision")]
 pub mod vision;
 pub mod watchdog;

@@ -12,6 +12,7 @@ use crate::{
     settings::Settings,
     state::State,
     status::{self, Teller},
+    tuning::Afar,
     watchdog::{self, Progress},
 };
 use anyhow::{Context, Result};
@@ -34,7 +35,12 @@ use tokio_util::sync::CancellationToken;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Runs until `stop`. `ready` is called once, when every part has been started.
-pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce()) -> Result<()> {
+pub async fn run(
+    settings: Settings,
+    afar: Afar,
+    stop: CancellationToken,
+    ready: impl FnOnce(),
+) -> Result<()> {
     let identity = Identity::load(&settings.link)?;
     identity.check_name(settings.device.name.as_ref(), &settings.link.cert)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
@@ -130,6 +136,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
         health,
         state,
         clock,
+        afar: settings.link.remote_settings.then_some(afar),
         progress: progress.clone(),
     };
     let mut renewal = tokio::spawn(renew(&settings, &link, stop.clone()));

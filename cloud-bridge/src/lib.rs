@@ -32,3 +32,4 @@ pub mod tls;
 pub mod troubles;
 pub mod verify;
 pub mod web;
+pub mod wishes;

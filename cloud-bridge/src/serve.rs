@@ -18,6 +18,7 @@ use crate::{
     tls,
     troubles::Troubles,
     web::{self, access::Access},
+    wishes::Wishes,
 };
 use anyhow::{Context, Result};
 use std::{
@@ -161,6 +162,7 @@ impl Bridge {
             }
             (SourceSettings::Embedded(_), None) => unreachable!("an embedded broker has its listener"),
         };
+        let wishes = Wishes::new(catalog.clone(), devices.clone(), settings.topics.clone());
         let registrar = registrar(settings, &metrics).await?;
         let announcer = settings.homeassistant.clone().zip(opening).map(|(told, opening)| {
             opening.announcer(told, settings.topics.clone(), catalog.clone(), devices.clone())
@@ -186,6 +188,7 @@ impl Bridge {
         let announcer = announcer.map(|announcer| tokio::spawn(announcer.run(stops.announcer.clone())));
         // Nothing can fail from here on but the address, so it is not left behind by a start that did not come about.
         tokio::spawn(watch_objects(objects.clone(), readiness.clone(), stops.source.intake.clone()));
+        tokio::spawn(wishes.clone().run(stops.retention.clone()));
         let retention = Retention {
             settings: settings.retention.clone(),
             catalog: catalog.clone(),
@@ -218,6 +221,7 @@ impl Bridge {
             enrol: enrol(settings, mqtt).into(),
             access,
             live: web::Live::start(catalog.clone(), woken, stops.web.clone()),
+            wishes,
             studio: ask_for_films,
             small: Arc::new(Semaphore::new(web::MEGAPIXELS as usize)),
         };

@@ -25,6 +25,7 @@ mod schema;
 mod stamp;
 mod status;
 mod topic;
+mod tuning;
 
 pub use ack::Ack;
 pub use enroll::{ENROLL_PATH, EnrollRequest, Enrolled, MAX_ENROLL_BYTES, RENEW_PATH, Refusal, RenewRequest};
@@ -41,6 +42,10 @@ pub use schema::{PayloadError, Schema};
 pub use stamp::{ClockState, Stamp};
 pub use status::{DeviceState, Status};
 pub use topic::{Topic, TopicError, Topics};
+pub use tuning::{
+    CameraTuning, Desired, DesiredAnswer, HealthTuning, MAX_DESIRED_BYTES, MAX_TUNING_ID, Reported,
+    SensorTuning, Tuning, Verdict,
+};
 
 /// The longest image payload in bytes that a bridge accepts.
 pub const MAX_IMAGE_BYTES: usize = 8 << 20;

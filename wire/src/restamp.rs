@@ -30,7 +30,7 @@ pub fn restamp(topic: &Topic, payload: &[u8], change: impl FnOnce(&mut Stamp)) -
             change(&mut meta.stamp);
             replace_exif(payload, &meta.to_exif())
         }
-        Topic::Status | Topic::Health | Topic::Ack => None,
+        Topic::Status | Topic::Health | Topic::Ack | Topic::Desired | Topic::Reported => None,
     }
 }
 

@@ -18,6 +18,10 @@ pub enum Schema {
     Health,
     /// [`crate::Ack`]
     Ack,
+    /// [`crate::Desired`]
+    Desired,
+    /// [`crate::Reported`]
+    Reported,
     /// [`crate::ImageMeta`]
     Image,
     /// [`crate::EnrollRequest`]
@@ -40,6 +44,8 @@ impl Schema {
             Self::Status => "edgeveil.status/1",
             Self::Health => "edgeveil.health/1",
             Self::Ack => "edgeveil.ack/1",
+            Self::Desired => "edgeveil.desired/1",
+            Self::Reported => "edgeveil.reported/1",
             Self::Image => "edgeveil.image/1",
             Self::Enroll => "edgeveil.enroll/1",
             Self::Renew => "edgeveil.renew/1",
@@ -107,6 +113,9 @@ pub enum PayloadError {
     /// More ids than [`crate::MAX_ACK_IDS`].
     #[error("{0} ids in one acknowledgement, the bound is {max}", max = crate::MAX_ACK_IDS)]
     TooManyIds(usize),
+    /// A [`crate::Desired`] that its answer could not name.
+    #[error("the id of desired settings wants 1 to {max} visible ASCII characters", max = crate::MAX_TUNING_ID)]
+    TuningId,
 }
 
 /// Parses an object and checks its `schema`.

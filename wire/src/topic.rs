@@ -20,6 +20,10 @@ pub enum Topic {
     Health,
     /// From the bridge: ids made durable. QoS 1.
     Ack,
+    /// From the bridge: the settings that are wanted, retained. QoS 1.
+    Desired,
+    /// The settings that run, retained. QoS 1.
+    Reported,
 }
 
 impl fmt::Display for Topic {
@@ -32,6 +36,8 @@ impl fmt::Display for Topic {
             Self::Image(camera) => write!(f, "image/{camera}"),
             Self::Health => f.write_str("health"),
             Self::Ack => f.write_str("ack"),
+            Self::Desired => f.write_str("config/desired"),
+            Self::Reported => f.write_str("config/reported"),
         }
     }
 }
@@ -62,6 +68,8 @@ impl FromStr for Topic {
             ("event", _) => Self::Event,
             ("health", _) => Self::Health,
             ("ack", _) => Self::Ack,
+            ("config/desired", _) => Self::Desired,
+            ("config/reported", _) => Self::Reported,
             (_, Some(("reading", group))) => Self::Reading(group.parse()?),
             (_, Some(("alert", source))) => Self::Alert(source.parse()?),
             (_, Some(("image", camera))) => Self::Image(camera.parse()?),
@@ -104,7 +112,7 @@ impl Topics {
 
     /// What a bridge subscribes to: everything that devices publish, and not what bridges do.
     pub fn filters(&self) -> Vec<String> {
-        ["status", "event", "reading/+", "alert/+", "image/+", "health"]
+        ["status", "event", "reading/+", "alert/+", "image/+", "health", "config/reported"]
             .map(|rest| format!("{}/+/{rest}", self.prefix))
             .to_vec()
     }
@@ -136,6 +144,8 @@ mod tests {
                 Topic::Event,
                 Topic::Health,
                 Topic::Ack,
+                Topic::Desired,
+                Topic::Reported,
                 Topic::Reading(name.clone()),
                 Topic::Alert(name.clone()),
                 Topic::Image(name.clone()),

@@ -131,6 +131,32 @@ fn ack() -> Ack {
     Ack { ids: vec![reading().stamp.id, alert().stamp.id] }
 }
 
+fn tuning() -> Tuning {
+    let sensor = SensorTuning { rate: Some(2.0), detect: Some(true), alerts: Some("episodes".to_owned()) };
+    let camera = CameraTuning { fps: Some(0.5), every: None, quality: Some(80) };
+    Tuning {
+        health: Some(HealthTuning { interval: Some("30 s".to_owned()) }),
+        sensor: BTreeMap::from([(name("env"), sensor)]),
+        camera: BTreeMap::from([(name("door"), camera)]),
+    }
+}
+
+fn desired() -> Desired {
+    let door = CameraTuning { fps: Some(0.5), ..CameraTuning::default() };
+    let settings = Tuning { camera: BTreeMap::from([(name("door"), door)]), ..Tuning::default() };
+    Desired { id: "2026-11-21-1".to_owned(), settings }
+}
+
+fn reported() -> Reported {
+    Reported {
+        boot: stamp(Lane::Status, 0).boot,
+        timestamp: time(),
+        clock: ClockState::Synced,
+        settings: tuning(),
+        desired: Some(DesiredAnswer { id: desired().id, state: Verdict::Applied, problems: vec![] }),
+    }
+}
+
 /// Shortened: a schema looks at no PEM.
 fn pem(label: &str) -> String {
     format!("-----BEGIN {label}-----\nMIIB...\n-----END {label}-----\n")
@@ -168,7 +194,7 @@ fn image_json() -> Vec<u8> {
     block[start..end].to_vec()
 }
 
-fn examples() -> [(&'static str, Vec<u8>); 11] {
+fn examples() -> [(&'static str, Vec<u8>); 13] {
     [
         ("reading", reading().to_json()),
         ("alert", alert().to_json()),
@@ -176,6 +202,8 @@ fn examples() -> [(&'static str, Vec<u8>); 11] {
         ("status", status().to_json()),
         ("health", health().to_json()),
         ("ack", ack().to_json()),
+        ("desired", desired().to_json()),
+        ("reported", reported().to_json()),
         ("image", image_json()),
         ("enroll", enroll().to_json()),
         ("renew", renew().to_json()),
@@ -220,6 +248,8 @@ fn what_is_written_is_read_back() {
     assert_eq!(Status::from_json(&status().to_json()).unwrap(), status());
     assert_eq!(Health::from_json(&health().to_json()).unwrap(), health());
     assert_eq!(Ack::from_json(&ack().to_json()).unwrap(), ack());
+    assert_eq!(Desired::from_json(&desired().to_json()).unwrap(), desired());
+    assert_eq!(Reported::from_json(&reported().to_json()).unwrap(), reported());
     assert_eq!(EnrollRequest::from_json(&enroll().to_json()).unwrap(), enroll());
     assert_eq!(RenewRequest::from_json(&renew().to_json()).unwrap(), renew());
     assert_eq!(Enrolled::from_json(&enrolled().to_json()).unwrap(), enrolled());
@@ -324,6 +354,30 @@ fn contradictions_and_excess_are_refused() {
     assert!(matches!(Ack::from_json(&Ack { ids }.to_json()), Err(PayloadError::TooManyIds(_))));
     assert!(matches!(ImageMeta::from_jpeg(b"GIF89a"), Err(ImageError::NotJpeg)));
     assert!(matches!(ImageMeta::from_jpeg(&[0xff, 0xd8, 0xff, 0xd9]), Err(ImageError::Exif(_))));
+}
+
+#[test]
+fn a_wish_that_would_have_no_effect_is_refused() {
+    let change = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut desired = json(&desired().to_json());
+        change(&mut desired);
+        Desired::from_json(desired.to_string().as_bytes()).map(drop)
+    };
+    assert!(change(&|_| {}).is_ok());
+    // A later minor version of the message may say more; of the settings it may not.
+    assert!(change(&|desired| desired["note"] = "x".into()).is_ok());
+    for bad in [
+        (|desired: &mut serde_json::Value| desired["settings"]["veil"] = serde_json::json!({}))
+            as fn(&mut serde_json::Value),
+        |desired| desired["settings"]["camera"]["door"]["masks"] = serde_json::json!([]),
+        |desired| desired["settings"]["sensor"] = serde_json::json!({ "a b": {} }),
+        |desired| desired["id"] = "".into(),
+        |desired| desired["id"] = "a b".into(),
+        |desired| desired["id"] = "x".repeat(MAX_TUNING_ID + 1).into(),
+        |desired| desired["note"] = "x".repeat(MAX_DESIRED_BYTES).into(),
+    ] {
+        assert!(change(&bad).is_err());
+    }
 }
 
 /// Every example in docs/mqtt.md and docs/enroll.md is a golden file.

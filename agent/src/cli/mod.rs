@@ -143,10 +143,16 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 fn read_settings(file: &Path) -> Result<Settings, Failure> {
+    read(file).map(|(settings, _)| settings)
+}
+
+/// With the file's text.
+fn read(file: &Path) -> Result<(Settings, String), Failure> {
     let bad = |error: anyhow::Error| Failure { code: BAD_SETTINGS, error };
     let text = std::fs::read_to_string(file).map_err(|error| {
         bad(anyhow::anyhow!("cannot read settings {}: {error}; name them with --config", file.display()))
     })?;
-    settings::parse(file, &text)
-        .map_err(|problems| bad(anyhow::anyhow!("the settings are wrong:\n{problems}")))
+    let settings = settings::parse(file, &text)
+        .map_err(|problems| bad(anyhow::anyhow!("the settings are wrong:\n{problems}")))?;
+    Ok((settings, text))
 }

@@ -1,10 +1,10 @@
 //! `edgeveil-agent run`
 
-use super::{Failure, logs, read_settings};
-use crate::{allocator, settings::Settings};
+use super::{Failure, logs, read};
+use crate::{allocator, settings::Settings, tuning::Tuner};
 use anyhow::{Context, Result};
 use sd_notify::NotifyState::{self, Ready, Reloading, Stopping};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -14,8 +14,12 @@ use tokio_util::sync::CancellationToken;
 /// Runs until SIGTERM or SIGINT. At SIGHUP the settings are read anew: good ones are what it goes on with, bad ones are
 /// told and change nothing.
 pub fn run(config: PathBuf) -> Result<(), Failure> {
-    let mut settings = read_settings(&config)?;
+    let (mut settings, text) = read(&config)?;
     logs::start();
+    let mut tuner = Tuner::open(config.clone(), text, &settings.device.data_dir);
+    if settings.link.remote_settings {
+        settings = tuner.settings(None).map_err(|problems| Failure::from(anyhow::anyhow!("{problems}")))?;
+    }
     #[cfg(feature = "vision")]
     let has_cameras = !settings.cameras.is_empty();
     #[cfg(not(feature = "vision"))]
@@ -35,20 +39,35 @@ pub fn run(config: PathBuf) -> Result<(), Failure> {
         let signals = Signals::listen()?;
         // One request is enough: it reads the newest settings.
         let (stops, mut orders) = mpsc::channel(1);
-        tokio::spawn(signals.obey(config, stops));
+        tokio::spawn(signals.obey(stops));
         loop {
             let stop = CancellationToken::new();
-            let running = crate::run::run(settings, stop.clone(), || tell(&[Ready]));
+            let running = crate::run::run(settings, tuner.afar(), stop.clone(), || tell(&[Ready]));
             tokio::pin!(running);
-            let order = tokio::select! {
-                ended = &mut running => return ended,
-                order = orders.recv() => order,
+            let next = loop {
+                tokio::select! {
+                    ended = &mut running => return ended,
+                    wished = tuner.wish() => break Some(wished),
+                    order = orders.recv() => match order {
+                        Some(Order::ReadAnew) => match anew(&config, &mut tuner) {
+                            Ok(new) => break Some(new),
+                            Err(failure) => tracing::error!(%failure, "the new settings are not taken; the agent goes on as it was"),
+                        },
+                        Some(Order::Stop) | None => break None,
+                    },
+                }
             };
+            if next.is_some() {
+                match NotifyState::monotonic_usec_now() {
+                    Ok(now) => tell(&[Reloading, now]),
+                    Err(_) => tell(&[Reloading]),
+                }
+            }
             stop.cancel();
             running.await?;
-            match order {
-                Some(Order::GoOnWith(new)) => settings = *new,
-                Some(Order::Stop) | None => return Ok(()),
+            match next {
+                Some(new) => settings = new,
+                None => return Ok(()),
             }
         }
     });
@@ -62,9 +81,19 @@ fn tell(state: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(state);
 }
 
+/// The file as it is now, with what is wanted from afar over it.
+fn anew(config: &Path, tuner: &mut Tuner) -> Result<Settings, Failure> {
+    let (settings, text) = read(config)?;
+    tracing::info!(config = %config.display(), "starting anew with the settings as they are now");
+    if !settings.link.remote_settings {
+        return Ok(settings);
+    }
+    tuner.settings(Some(text)).map_err(|problems| anyhow::anyhow!("{problems}").into())
+}
+
 enum Order {
     Stop,
-    GoOnWith(Box<Settings>),
+    ReadAnew,
 }
 
 struct Signals {
@@ -83,24 +112,14 @@ impl Signals {
         })
     }
 
-    async fn obey(mut self, config: PathBuf, orders: mpsc::Sender<Order>) {
+    async fn obey(mut self, orders: mpsc::Sender<Order>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
                 _ = self.hang_up.recv() => {
-                    match read_settings(&config) {
-                        Ok(settings) => {
-                            tracing::info!(config = %config.display(), "starting anew with the settings as they are now");
-                            match NotifyState::monotonic_usec_now() {
-                                Ok(now) => tell(&[Reloading, now]),
-                                Err(_) => tell(&[Reloading]),
-                            }
-                            if orders.send(Order::GoOnWith(Box::new(settings))).await.is_err() {
-                                return;
-                            }
-                        }
-                        Err(failure) => tracing::error!(%failure, "the new settings are not taken; the agent goes on as it was"),
+                    if orders.send(Order::ReadAnew).await.is_err() {
+                        return;
                     }
                     continue;
                 }

@@ -23,6 +23,7 @@ use crate::{
     enroll::Folder,
     random_share, settings,
     state::State,
+    tuning::Afar,
     watchdog::{BEAT, Part, Progress},
 };
 use edgeveil_spool::Spool;
@@ -58,6 +59,8 @@ pub struct Link {
     pub state: Arc<State>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Settings from afar, unless they are not wanted.
+    pub afar: Option<Afar>,
     /// Told that the link goes on, connected or not.
     pub progress: Arc<Progress>,
 }

@@ -12,14 +12,15 @@ use super::{
 use crate::{
     record::{REFUSED, lane_index},
     settings::{self, Acknowledgement, MqttVersion},
+    tuning::{Heard, Standing},
     watchdog::Part,
 };
 use bytes::Bytes;
 use edgeveil_spool::{NewRecord, Record, RecordId};
-use edgeveil_wire::{Ack, ClockState, DeviceState, Lane, Status, Topic};
+use edgeveil_wire::{Ack, ClockState, DeviceState, Lane, Reported, Status, Topic};
 use std::time::Duration;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinHandle, block_in_place},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
@@ -125,6 +126,7 @@ pub async fn run(
         window: Window::new(link.settings.window, link.settings.ack_timeout, setting.unanswered),
         max_packet: link.settings.max_packet,
         status_due: None,
+        report_due: false,
         refused: Vec::new(),
         set_aside: None,
         connected: false,
@@ -160,6 +162,14 @@ fn status(link: &Link, state: DeviceState, problems: Vec<String>) -> Status {
         timestamp,
         clock,
         problems,
+    }
+}
+
+/// Never, where there is nothing that could.
+async fn changed<T>(watched: &mut Option<watch::Receiver<T>>) -> Result<(), watch::error::RecvError> {
+    match watched {
+        Some(watched) => watched.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -203,6 +213,8 @@ struct Session<'a> {
     max_packet: u32,
     /// A status that rumqttc had no room for.
     status_due: Option<DeviceState>,
+    /// Likewise the settings that run.
+    report_due: bool,
 }
 
 impl Session<'_> {
@@ -210,6 +222,9 @@ impl Session<'_> {
         let mut problems = self.link.state.problems();
         let mut health = self.link.health.clone();
         health.mark_unchanged();
+        let mut standing = self.link.afar.as_ref().map(|afar| afar.standing.clone());
+        // It is told with the connection.
+        standing.iter_mut().for_each(watch::Receiver::mark_unchanged);
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -229,6 +244,7 @@ impl Session<'_> {
                 },
                 () = self.link.committed.notified() => {}
                 Ok(()) = problems.changed(), if self.connected => self.say_status(DeviceState::Online),
+                Ok(()) = changed(&mut standing), if self.connected => self.report(),
                 Ok(()) = health.changed(), if self.connected => {
                     let payload = health.borrow_and_update().clone();
                     // The next one comes soon.
@@ -297,15 +313,8 @@ impl Session<'_> {
             }
             Event::Sent(packet) => self.window.sent(packet, Instant::now()),
             Event::Answered(packet, answer) => return self.answered(packet, answer),
-            Event::Message { topic, payload } => self.acknowledged(&topic, &payload),
-            Event::Subscribed { granted: true } => {}
-            Event::Subscribed { granted: false } => {
-                let topic = self.link.settings.topics.of(&self.link.device, &Topic::Ack);
-                return Some(format!(
-                    "the broker's ACL does not let {} subscribe to {topic}; allow it, or set link.acknowledgement to \"broker\"",
-                    self.link.device
-                ));
-            }
+            Event::Message { topic, payload } => self.heard(&topic, &payload),
+            Event::Subscribed { granted } => return self.subscribed(&granted),
             Event::Ended(why) => return Some(format!("the broker ended the connection: {why}")),
         }
         None
@@ -320,13 +329,62 @@ impl Session<'_> {
         link.state.solved("link");
         self.take_over();
         tracing::info!(broker = %link.settings.host, port = link.settings.port, device = %link.device, "connected");
-        if link.settings.acknowledgement == Acknowledgement::Bridge {
-            let topic = link.settings.topics.of(&link.device, &Topic::Ack);
-            if let Err(error) = self.client.subscribe(topic) {
-                tracing::warn!(%error, "cannot ask for acknowledgements; the next connection will");
-            }
+        let filters =
+            self.subscriptions().into_iter().map(|topic| link.settings.topics.of(&link.device, &topic));
+        let filters: Vec<_> = filters.collect();
+        if !filters.is_empty()
+            && let Err(error) = self.client.subscribe(filters)
+        {
+            tracing::warn!(%error, "cannot ask for acknowledgements; the next connection will");
         }
         self.say_status(DeviceState::Online);
+        if let Some(afar) = &link.afar {
+            afar.hear(Heard::Connected);
+            self.report();
+        }
+    }
+
+    /// What is asked for, in this order.
+    fn subscriptions(&self) -> Vec<Topic> {
+        let acks = self.link.settings.acknowledgement == Acknowledgement::Bridge;
+        let wishes = self.link.afar.is_some();
+        [(Topic::Ack, acks), (Topic::Desired, wishes)]
+            .into_iter()
+            .filter_map(|(topic, wanted)| wanted.then_some(topic))
+            .collect()
+    }
+
+    /// A reason to end the connection comes back.
+    fn subscribed(&mut self, granted: &[bool]) -> Option<String> {
+        let link = self.link;
+        for (topic, granted) in self.subscriptions().iter().zip(granted) {
+            let filter = link.settings.topics.of(&link.device, topic);
+            let denied = format!("the broker's ACL does not let {} subscribe to {filter}", link.device);
+            match (topic, granted) {
+                (Topic::Ack, false) => {
+                    return Some(format!("{denied}; allow it, or set link.acknowledgement to \"broker\""));
+                }
+                (Topic::Desired, false) => {
+                    let what = format!("{denied}; allow it, or set link.remote_settings to false");
+                    if link.state.problem("remote settings", &what) {
+                        tracing::warn!("{what}");
+                    }
+                }
+                (Topic::Desired, true) => link.state.solved("remote settings"),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Tells which settings run.
+    fn report(&mut self) {
+        let Some(afar) = &self.link.afar else { return };
+        let Standing { settings, desired } = afar.standing.borrow().clone();
+        let now = self.link.clock.now();
+        let Ok(timestamp) = jiff::Timestamp::from_millisecond(now.timestamp.as_millisecond()) else { return };
+        let reported = Reported { boot: self.link.boot, timestamp, clock: now.clock, settings, desired };
+        self.report_due = !self.publish_other(&Topic::Reported, QoS::AtLeastOnce, true, reported.to_json());
     }
 
     /// The next identity has connected, so it is the current one from now on.
@@ -429,11 +487,16 @@ impl Session<'_> {
         (self.refused.len() >= MAX_REFUSED).then_some(what)
     }
 
-    fn acknowledged(&mut self, topic: &[u8], payload: &[u8]) {
-        let expected = self.link.settings.topics.of(&self.link.device, &Topic::Ack);
-        if topic != expected.as_bytes() {
-            return;
+    fn heard(&mut self, topic: &[u8], payload: &[u8]) {
+        let is = |known: &Topic| topic == self.link.settings.topics.of(&self.link.device, known).as_bytes();
+        if let (Some(afar), true) = (&self.link.afar, is(&Topic::Desired)) {
+            afar.hear(Heard::Desired(payload.to_vec()));
+        } else if is(&Topic::Ack) {
+            self.acknowledged(payload);
         }
+    }
+
+    fn acknowledged(&mut self, payload: &[u8]) {
         match Ack::from_json(payload) {
             // `doctor` asks the broker whether one may be published.
             Ok(ack) if ack.ids.is_empty() => {}
@@ -470,6 +533,9 @@ impl Session<'_> {
         self.tell_budget();
         if let Some(state) = self.status_due {
             self.say_status(state);
+        }
+        if self.connected && self.report_due {
+            self.report();
         }
         let now = Instant::now();
         if self.window.is_wedged(now) {

@@ -104,6 +104,8 @@ pub struct Link {
     pub topics: Topics,
     /// When a record is done.
     pub acknowledgement: Acknowledgement,
+    /// Whether `config/desired` is heard, and `config/reported` told.
+    pub remote_settings: bool,
     /// MQTT keep-alive.
     pub keep_alive: Duration,
     /// A record that nobody acknowledged for so long is sent again.

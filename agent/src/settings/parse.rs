@@ -104,6 +104,8 @@ fn link(section: &Section<'_>, data_dir: &Path) -> Option<Link> {
         "acknowledgement",
         &[("bridge", Acknowledgement::Bridge), ("broker", Acknowledgement::Broker)],
     );
+    // Other brokers may end the connection of whoever asks for more than its ACL allows.
+    let remote_settings = section.or("remote_settings", acknowledgement == Acknowledgement::Bridge);
     let seconds = Duration::from_secs;
     let keep_alive = section.within("keep_alive", seconds(30), seconds(5)..=seconds(1200));
     let ack_timeout = section.within("ack_timeout", seconds(30), seconds(1)..=seconds(3600));
@@ -132,6 +134,7 @@ fn link(section: &Section<'_>, data_dir: &Path) -> Option<Link> {
         max_packet,
         topics,
         acknowledgement,
+        remote_settings,
         keep_alive,
         ack_timeout,
         window,

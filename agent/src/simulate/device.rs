@@ -258,7 +258,7 @@ impl Device {
             Event::Connected { .. } => {
                 stats.connections.fetch_add(1, Relaxed);
                 self.connected = true;
-                if client.subscribe(self.ack_topic.clone()).is_err() {
+                if client.subscribe(vec![self.ack_topic.clone()]).is_err() {
                     stats.trouble(|| "no room for a subscription".to_owned());
                 }
                 self.say(client, DeviceState::Online);
@@ -274,8 +274,8 @@ impl Device {
                 }
             }
             Event::Message { topic, payload } => self.acknowledged(&topic, &payload),
-            Event::Subscribed { granted: true } => {}
-            Event::Subscribed { granted: false } => {
+            Event::Subscribed { granted } if granted.iter().all(|granted| *granted) => {}
+            Event::Subscribed { .. } => {
                 stats
                     .trouble(|| format!("the broker does not grant {}; allow it in its ACL", self.ack_topic));
             }

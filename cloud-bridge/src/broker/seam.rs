@@ -68,7 +68,7 @@ impl Engine {
             max_packet_size: MAX_PACKET,
             session_expiry_interval: Duration::from_secs(3600),
             // Two of each device, and the bridge's own.
-            max_retained_messages: 10_000 + MAX_THINGS,
+            max_retained_messages: 30_000 + MAX_THINGS,
             max_retained_message_size: MAX_RETAINED,
             sys_topics_enabled: false,
             event_handler: Some(handler.clone()),

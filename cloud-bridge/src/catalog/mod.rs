@@ -18,6 +18,7 @@ mod shown;
 mod store;
 mod together;
 mod turn;
+mod wishes;
 mod write;
 mod writing;
 
@@ -31,7 +32,8 @@ pub use replay::{OutboxEntry, OutboxState};
 pub use sessions::Action;
 pub use shown::{AlertsOf, Fleet, ImagesOf, Place, Point};
 pub use turn::Turn;
-pub use write::{Batch, Content, DeadLetter, Health, Presence, Record};
+pub use wishes::SettingsRow;
+pub use write::{Batch, Content, DeadLetter, Health, Presence, Record, Told};
 
 use store::Store;
 

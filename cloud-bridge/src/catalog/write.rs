@@ -99,6 +99,17 @@ pub struct Health {
     pub json: String,
 }
 
+/// The settings that run on a device, as they came.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Whose.
+    pub device: DeviceName,
+    /// JSON.
+    pub json: String,
+    /// The wish that they answer.
+    pub answered: Option<String>,
+}
+
 /// What is committed together.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -112,6 +123,8 @@ pub struct Batch {
     pub presence: Vec<Presence>,
     /// In the order in which they came.
     pub health: Vec<Health>,
+    /// In the order in which they came.
+    pub told: Vec<Told>,
     /// For each target, what is sent of an alert.
     pub targets: Vec<&'static str>,
 }
@@ -316,6 +329,7 @@ async fn dead_letters(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
 async fn seen(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
     let mut seen: BTreeSet<&DeviceName> = batch.records.iter().map(|record| &record.device).collect();
     seen.extend(batch.health.iter().map(|health| &health.device));
+    seen.extend(batch.told.iter().map(|told| &told.device));
     // A last will is the broker's word, not the device's: it was not seen then.
     let alive = |presence: &&Presence| presence.status.state != DeviceState::Offline;
     seen.extend(batch.presence.iter().filter(alive).map(|presence| &presence.device));
@@ -355,6 +369,10 @@ async fn devices(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
     for Health { device, json } in &batch.health {
         let row = ask("UPDATE device SET health = $1, health_at = $2 WHERE name = $3");
         tx.run(row.bind(json.as_str()).bind(now).bind(device.as_str())).await?;
+    }
+    for Told { device, json, answered } in &batch.told {
+        let row = ask("UPDATE device SET reported = $1, reported_at = $2, answered = $3 WHERE name = $4");
+        tx.run(row.bind(json.as_str()).bind(now).bind(answered.as_deref()).bind(device.as_str())).await?;
     }
     Ok(())
 }

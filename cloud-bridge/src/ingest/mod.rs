@@ -234,6 +234,7 @@ impl Ingest {
                     }
                     work.batch.health.push(health);
                 }
+                Message::Told(told) => work.batch.told.push(told),
                 Message::Dead(letter) => {
                     self.refusals.note(&letter);
                     self.metrics.dead_letters.get_or_create(&lane.into()).inc();

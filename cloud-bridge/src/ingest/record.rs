@@ -1,13 +1,13 @@
 //! From a message to what is stored of it, or to a dead letter with the reason.
 
 use crate::{
-    catalog::{Content, DeadLetter, Health, Presence, Record},
+    catalog::{Content, DeadLetter, Health, Presence, Record, Told},
     objects::{self, KeyTemplate},
 };
 use bytes::Bytes;
 use edgeveil_wire::{
     Alert, DeviceName, Event, ImageError, ImageMeta, Lane, MAX_JSON_BYTES, Name, PayloadError, Reading,
-    RecordId, Status, Topic, Topics,
+    RecordId, Reported, Status, Topic, Topics,
 };
 
 /// What a message is.
@@ -19,6 +19,8 @@ pub enum Message {
     Presence(Presence),
     /// Counters.
     Health(Health),
+    /// The settings that run on a device.
+    Told(Told),
     /// To be refused.
     Dead(DeadLetter),
     /// In a version that this bridge does not know: the device has to keep it until the bridge is upgraded.
@@ -44,15 +46,21 @@ pub fn read(topics: &Topics, keys: &KeyTemplate, topic: &str, payload: &Bytes) -
     };
     let keep = |content| Message::Record(Record { device: device.clone(), content });
     match parsed {
-        Topic::Ack => (None, Message::Ignored),
+        Topic::Ack | Topic::Desired => (None, Message::Ignored),
         // An empty retained message only clears the one before.
-        Topic::Status | Topic::Health if payload.is_empty() => (None, Message::Ignored),
+        Topic::Status | Topic::Health | Topic::Reported if payload.is_empty() => (None, Message::Ignored),
         Topic::Status => match Status::from_json(payload) {
             Ok(status) => (None, Message::Presence(Presence { device, status })),
             Err(error) => (None, poison(None, error)),
         },
         Topic::Health => match edgeveil_wire::Health::from_json(payload) {
             Ok(_) => (None, health(device.clone(), payload).unwrap_or_else(|why| refused(None, None, why))),
+            Err(error) => (None, poison(None, error)),
+        },
+        Topic::Reported => match Reported::from_json(payload) {
+            Ok(reported) => {
+                (None, told(device.clone(), payload, reported).unwrap_or_else(|why| refused(None, None, why)))
+            }
             Err(error) => (None, poison(None, error)),
         },
         Topic::Reading(group) => {
@@ -92,6 +100,11 @@ fn is_elsewhere(topics: &Topics, topic: &str) -> bool {
     let rest = topic.strip_prefix(topics.prefix()).and_then(|rest| rest.strip_prefix('/'));
     let level = rest.and_then(|rest| rest.split('/').nth(1));
     matches!(level, Some("cmd" | "config"))
+}
+
+fn told(device: DeviceName, payload: &Bytes, reported: Reported) -> Result<Message, String> {
+    let json = String::from_utf8(payload.to_vec()).map_err(|error| error.to_string())?;
+    Ok(Message::Told(Told { device, json, answered: reported.desired.map(|answer| answer.id) }))
 }
 
 fn health(device: DeviceName, payload: &Bytes) -> Result<Message, String> {
@@ -201,7 +214,7 @@ mod tests {
     #[test]
     fn a_later_version_is_left_with_its_device() {
         let id = stamp(Lane::Reading, 3).id;
-        for kind in ["reading/env", "alert/env", "event", "status", "health"] {
+        for kind in ["reading/env", "alert/env", "event", "status", "health", "config/reported"] {
             let schema = kind.split('/').next().unwrap();
             let payload = format!(r#"{{"id":"{id}","schema":"edgeveil.{schema}/9"}}"#);
             let message = read(&format!("edgeveil/pi/{kind}"), payload.as_bytes());
@@ -222,7 +235,9 @@ mod tests {
 
     #[test]
     fn topics_of_others_are_left_alone() {
-        assert!(matches!(read("edgeveil/pi/config/reported", b"{}"), Message::Ignored));
+        assert!(matches!(read("edgeveil/pi/config/desired", b"{}"), Message::Ignored));
+        assert!(matches!(read("edgeveil/pi/config/reported", b""), Message::Ignored));
+        assert!(matches!(read("edgeveil/pi/config/other", b"{}"), Message::Ignored));
         assert!(matches!(read("edgeveil/pi/cmd/ping/result", b"{}"), Message::Ignored));
         assert!(matches!(read("edgeveil/pi/image/a/b", b"{}"), Message::Dead(_)));
     }

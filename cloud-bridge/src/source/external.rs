@@ -110,7 +110,9 @@ impl External {
         // Presence is retained, and a broker keeps retained messages from shared subscriptions. Every replica may write
         // it: only the last word counts.
         let shared = |filter: String| match &settings.share_group {
-            Some(group) if !filter.ends_with("/+/status") => format!("$share/{group}/{filter}"),
+            Some(group) if !filter.ends_with("/+/status") && !filter.ends_with("/+/config/reported") => {
+                format!("$share/{group}/{filter}")
+            }
             _ => filter,
         };
         let theirs = legacy.map(|legacy| legacy.topic.filter().to_owned());

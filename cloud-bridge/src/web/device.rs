@@ -5,7 +5,7 @@ use super::{
     chart::{self, Chart},
     films, gallery,
     html::{View, page, query, size},
-    not_found, overview,
+    not_found, overview, tune,
 };
 use axum::{
     extract::{Path, Query, State},
@@ -48,10 +48,11 @@ pub async fn device(
     let to =
         newest.map_or(view.now, |newest| if view.now - newest < length { view.now } else { newest + 1000 });
     let from = to - length;
-    let (groups, marks, images) = tokio::try_join!(
+    let (groups, marks, images, settings) = tokio::try_join!(
         async { Ok::<_, Failed>(web.catalog.groups(&device).await?) },
         async { Ok(web.catalog.alerts_between(&device, from, to, MARKS).await?) },
         gallery::newest_of(&web, &device),
+        async { Ok(web.catalog.settings_of(&device).await?) },
     )?;
     let mut charts = Vec::new();
     for group in groups.iter().take(GROUPS) {
@@ -94,6 +95,7 @@ pub async fn device(
                 (alerts::list(&view, &marks[..marks.len().min(10)], false))
             }
         }
+        (tune::section(&view, &device, &settings))
         section aria-labelledby="health" {
             h2 #health { "Health" }
             @match overview::health(&row) {

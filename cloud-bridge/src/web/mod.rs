@@ -13,6 +13,7 @@ mod live;
 mod outbox;
 mod overview;
 mod thumbs;
+mod tune;
 
 pub use live::Live;
 pub use thumbs::{MEGAPIXELS, key as thumbnail_key};
@@ -24,6 +25,7 @@ use crate::{
     objects::Objects,
     readiness::{Part, Readiness},
     troubles::Troubles,
+    wishes::Wishes,
 };
 use access::{Access, Who};
 use axum::{
@@ -66,6 +68,8 @@ pub struct Web {
     pub access: Arc<Access>,
     /// New alerts.
     pub live: Live,
+    /// The way to devices for settings.
+    pub wishes: Wishes,
     /// Told of films that are asked for.
     pub studio: watch::Sender<()>,
     /// What is made small at the same time, by [`MEGAPIXELS`].
@@ -99,6 +103,7 @@ pub fn router(web: Web) -> Router {
     let pages = Router::new()
         .route("/", get(overview::overview))
         .route("/devices/{device}", get(device::device))
+        .route("/devices/{device}/settings", post(tune::want))
         .route("/gallery", get(gallery::gallery))
         .route("/view/{device}/{id}", get(gallery::image))
         .route("/images/{device}/{id}", get(image))

@@ -93,12 +93,12 @@ impl Connection {
 
     /// Whether the subscription was granted.
     async fn subscribe(&mut self, topic: &str, link: &Link) -> Result<bool, String> {
-        self.client.subscribe(topic.to_owned()).map_err(|error| error.to_string())?;
+        self.client.subscribe(vec![topic.to_owned()]).map_err(|error| error.to_string())?;
         loop {
             if let Event::Subscribed { granted } =
                 self.events.poll().await.map_err(|failure| explain(&failure, link))?
             {
-                return Ok(granted);
+                return Ok(granted.iter().all(|granted| *granted));
             }
         }
     }

@@ -83,8 +83,8 @@ pub enum Event {
     },
     /// SUBACK.
     Subscribed {
-        /// Whether all of it was granted.
-        granted: bool,
+        /// Whether each of the filters was granted, in their order.
+        granted: Vec<bool>,
     },
     /// DISCONNECT from the broker, and its reason.
     Ended(String),
@@ -195,11 +195,18 @@ impl Client {
         }
     }
 
-    /// SUBSCRIBE at QoS 1.
-    pub fn subscribe(&self, filter: String) -> Result<(), Full> {
+    /// SUBSCRIBE at QoS 1, in one packet.
+    pub fn subscribe(&self, filters: Vec<String>) -> Result<(), Full> {
         match self {
-            Self::V5(client) => client.try_subscribe(filter, v5::qos(QoS::AtLeastOnce)).map_err(|_| Full),
-            Self::V311(client) => client.try_subscribe(filter, v311::qos(QoS::AtLeastOnce)).map_err(|_| Full),
+            Self::V5(client) => {
+                let filter =
+                    |filter| rumqttc::v5::mqttbytes::v5::Filter::new(filter, v5::qos(QoS::AtLeastOnce));
+                client.try_subscribe_many(filters.into_iter().map(filter)).map_err(|_| Full)
+            }
+            Self::V311(client) => {
+                let filter = |filter| rumqttc::SubscribeFilter::new(filter, v311::qos(QoS::AtLeastOnce));
+                client.try_subscribe_many(filters.into_iter().map(filter)).map_err(|_| Full)
+            }
         }
     }
 

@@ -44,7 +44,7 @@ pub fn event(event: rumqttc::Event) -> Option<Event> {
             }
             Packet::SubAck(ack) => {
                 let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
-                Event::Subscribed { granted: ack.return_codes.iter().all(granted) }
+                Event::Subscribed { granted: ack.return_codes.iter().map(granted).collect() }
             }
             _ => return None,
         },

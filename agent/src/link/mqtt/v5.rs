@@ -59,7 +59,7 @@ pub fn event(event: v5::Event) -> Option<Event> {
             Packet::Publish(publish) => Event::Message { topic: publish.topic, payload: publish.payload },
             Packet::SubAck(ack) => {
                 let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
-                Event::Subscribed { granted: ack.return_codes.iter().all(granted) }
+                Event::Subscribed { granted: ack.return_codes.iter().map(granted).collect() }
             }
             Packet::Disconnect(disconnect) => Event::Ended(format!("{:?}", disconnect.reason_code)),
             _ => return None,
