@@ -106,7 +106,9 @@ impl Bridge {
         let catalog = Catalog::open(&settings.catalog).await?;
         readiness.up(Part::Database);
 
-        let access = Arc::new(Access::open(&settings.access, &catalog).await?);
+        // One account of what is not answered, for all that is shown.
+        let asked = catalog.within(web::PATIENCE);
+        let access = Arc::new(Access::open(&settings.access, &asked).await?);
         let anonymise = Anonymise::open(settings, &catalog, &metrics, &readiness).await?;
 
         let (wake, woken) = watch::channel(());
@@ -201,7 +203,7 @@ impl Bridge {
         };
         let pages = web::Web {
             images,
-            catalog: catalog.clone(),
+            catalog: asked.clone(),
             objects: objects.clone(),
             links: settings.image_links,
             metrics: metrics.clone(),
@@ -209,7 +211,7 @@ impl Bridge {
             troubles,
             enrol: enrol(settings, mqtt).into(),
             access,
-            live: web::Live::start(catalog.clone(), woken, stops.web.clone()),
+            live: web::Live::start(asked, woken, stops.web.clone()),
             small: Arc::new(Semaphore::new(2)),
         };
         let web = tokio::spawn(web::serve(http, pages, stops.web.clone()));
