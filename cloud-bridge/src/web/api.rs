@@ -40,7 +40,7 @@ pub fn description(has_pictures: bool) -> Router {
     let kind = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "max-age=300")];
     let mut routes = Router::new().route("/v1/openapi.json", get(async move || (kind, text)));
     if !has_pictures {
-        let nothing = async || bad(StatusCode::NOT_FOUND, "no such address; see /v1/openapi.json");
+        let nothing = async || (StatusCode::NOT_FOUND, "no such address; see /v1/openapi.json");
         routes = routes.route("/v1/{*other}", any(nothing));
     }
     routes
@@ -65,7 +65,8 @@ fn described(has_pictures: bool) -> String {
     all.to_string()
 }
 
-/// Whatever is no success says why as `{"error": …}`, whoever it comes from: a handler, axum, or the guard at the door.
+/// Whatever is no success says why in plain text, whoever it comes from: a handler, axum, or the guard at the door. Here it becomes
+/// `{"error": …}`.
 pub async fn in_json(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status();
@@ -164,10 +165,6 @@ struct OfAlerts {
     after: Option<Place>,
     #[serde(default = "usual")]
     limit: Limit,
-}
-
-fn bad(status: StatusCode, why: &str) -> Response {
-    (status, Json(json!({ "error": why }))).into_response()
 }
 
 fn moment(milliseconds: i64) -> Value {
@@ -297,7 +294,7 @@ async fn readings(
     let to = asked.to.unwrap_or_else(Timestamp::now).as_millisecond();
     let from = asked.from.map_or(to - 3_600_000, Timestamp::as_millisecond);
     if from >= to {
-        return Ok(bad(StatusCode::BAD_REQUEST, "`from` is not before `to`"));
+        return Ok((StatusCode::BAD_REQUEST, "`from` is not before `to`").into_response());
     }
     let points = web.catalog.points(&device, &group, from, to, asked.parts.0).await?;
     let items: Vec<_> = points
