@@ -111,7 +111,9 @@ impl Bridge {
         let catalog = Catalog::open(&settings.catalog).await?;
         readiness.up(Part::Database);
 
-        let access = Arc::new(Access::open(&settings.access, &catalog).await?);
+        // One account of what is not answered, for all that is shown.
+        let asked = catalog.within(web::PATIENCE);
+        let access = Arc::new(Access::open(&settings.access, &asked).await?);
         let anonymise = Anonymise::open(settings, &catalog, &metrics, &readiness).await?;
 
         let (wake, woken) = watch::channel(());
@@ -162,7 +164,7 @@ impl Bridge {
             }
             (SourceSettings::Embedded(_), None) => unreachable!("an embedded broker has its listener"),
         };
-        let wishes = Wishes::new(catalog.clone(), devices.clone(), settings.topics.clone());
+        let wishes = Wishes::new(asked.clone(), devices.clone(), settings.topics.clone());
         let registrar = registrar(settings, &metrics).await?;
         let announcer = settings.homeassistant.clone().zip(opening).map(|(told, opening)| {
             opening.announcer(told, settings.topics.clone(), catalog.clone(), devices.clone())
@@ -196,9 +198,9 @@ impl Bridge {
             metrics: metrics.clone(),
         };
         let retention = tokio::spawn(retention.run(stops.retention.clone()));
-        let (ask_for_films, asked) = watch::channel(());
+        let (ask_for_films, orders) = watch::channel(());
         let (kept, data) = (settings.retention.images, &settings.data_dir);
-        let studio = Studio::new(catalog.clone(), objects.clone(), data, asked, kept);
+        let studio = Studio::new(catalog.clone(), objects.clone(), data, orders, kept);
         let studio = tokio::spawn(studio.run(stops.pictures.clone()));
         let address = http.local_addr().context("the address of the pages")?;
         let mut enroll = None;
@@ -212,7 +214,7 @@ impl Bridge {
         };
         let pages = web::Web {
             images,
-            catalog: catalog.clone(),
+            catalog: asked.clone(),
             objects: objects.clone(),
             links: settings.image_links,
             metrics: metrics.clone(),
@@ -220,7 +222,7 @@ impl Bridge {
             troubles,
             enrol: enrol(settings, mqtt).into(),
             access,
-            live: web::Live::start(catalog.clone(), woken, stops.web.clone()),
+            live: web::Live::start(asked, woken, stops.web.clone()),
             wishes,
             studio: ask_for_films,
             small: Arc::new(Semaphore::new(web::MEGAPIXELS as usize)),

@@ -50,7 +50,7 @@ impl Telemetry {
 fn lines(settings: &LogSettings) -> BoxedLayer {
     // The libraries' own lines tell of every connection and attempt what ours tell better. A filter that names them wins.
     let filter = format!(
-        "mqtt5=error,rumqttc=error,object_store=error,lapin=off,opentelemetry=off,opentelemetry_sdk=off,opentelemetry_otlp=off,opentelemetry-otlp=off,{}",
+        "mqtt5=error,rumqttc=error,object_store=error,sqlx::query=error,lapin=off,opentelemetry=off,opentelemetry_sdk=off,opentelemetry_otlp=off,opentelemetry-otlp=off,{}",
         settings.filter
     );
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));

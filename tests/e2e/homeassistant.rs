@@ -3,10 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use edgeveil_tests::{Lab, Mosquitto, PATIENT, Process, Watcher, free_port, models, run, stderr, wait_for};
+use edgeveil_tests::{
+    Lab, Mosquitto, PATIENT, Postgres, Process, Replica, Watcher, free_port, models, run, stderr, wait_for,
+};
 use edgeveil_wire::ImageMeta;
 use serde_json::Value;
-use std::{collections::BTreeMap, io::Write as _, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write as _,
+    process::Command,
+};
 
 /// What docs/homeassistant.md adds to mosquitto's access list.
 const ACL: &str =
@@ -45,10 +52,11 @@ fn retained(lab: &Lab, port: u16, more: &[&str]) -> BTreeMap<String, String> {
     said.lines().filter_map(|line| line.split_once(' ')).map(|(t, p)| (t.to_owned(), p.to_owned())).collect()
 }
 
-/// For `tests/homeassistant`, when it asks for it.
-fn record(messages: impl IntoIterator<Item = (String, String)>) {
-    let Some(path) = std::env::var_os("EDGEVEIL_HOMEASSISTANT_RECORD") else { return };
-    let mut file = std::fs::File::create(path).unwrap();
+/// For `tests/homeassistant`, when it asks for it: messages, and the camera's picture beside them.
+fn record(messages: impl IntoIterator<Item = (String, String)>, picture: &[u8]) {
+    let Ok(path) = std::env::var("EDGEVEIL_HOMEASSISTANT_RECORD") else { return };
+    fs::write(format!("{path}.jpg"), picture).unwrap();
+    let mut file = fs::File::create(path).unwrap();
     messages.into_iter().for_each(|(topic, payload)| writeln!(file, "{topic} {payload}").unwrap());
 }
 
@@ -127,7 +135,7 @@ fn what_is_told_is_there_and_goes_when_the_device_does() {
         &["-C", "1", "-N", "-W", "60"],
     ));
     assert_eq!(ImageMeta::from_jpeg(&picture.stdout).unwrap().camera.as_str(), "desk");
-    record(kept.clone().into_iter().chain(states.seen()));
+    record(kept.clone().into_iter().chain(states.seen()), &picture.stdout);
 
     // When Home Assistant starts it is told again; nothing new is published otherwise.
     let times = || live.seen().iter().filter(|(topic, _)| topic == BRIDGE).count();
@@ -188,4 +196,93 @@ fn the_embedded_broker_lets_an_observer_read_it_and_has_it_after_a_restart() {
         (kept.contains_key(&value) && state.is_some_and(|state| state == "online")).then_some(())
     });
     assert!(bridge.stop().success());
+}
+
+#[test]
+fn two_replicas_tell_the_same_and_neither_brings_back_what_the_other_took_back() {
+    let lab = Lab::new(&["edge-001"]);
+    let postgres = Postgres::start(&lab);
+    let broker = Mosquitto::start(&lab, "broker", "", &format!("{}{ACL}", Mosquitto::ACL));
+    let port = broker.port;
+    let [ca, cert, key] = lab.identity("devices", "bridge");
+    let names = ["replica-0", "replica-1"];
+    let shared = format!("{}[homeassistant]\nforget = \"10 s\"\n", postgres.bridge_section());
+    let mut replicas = names.map(|name| {
+        let source = format!(
+            "[mqtt]\nhost = \"localhost\"\nport = {port}\nca = \"{ca}\"\ncert = \"{cert}\"\nkey = \"{key}\"\nclient_id = \"{name}\"\n"
+        );
+        let mut replica = Replica::new(&lab, name, &source, &shared);
+        replica.start(&lab);
+        replica
+    });
+    let live = Watcher::start(&lab, port, &["homeassistant/#"]);
+    let readings = Watcher::start(&lab, port, &["edgeveil/+/reading/+"]);
+    let sensor = format!("{PATIENT}[[sensor]]\ngroup = \"env\"\nsource = {{ simulate = {{}} }}\nrate = 20\n");
+    let agent = lab.agent("agent", &lab.agent_settings("edge-001", port, &sensor));
+
+    let of_bridges = names.map(|name| format!("homeassistant/binary_sensor/edgeveil-bridge/{name}/config"));
+    let states = names.map(|name| format!("homeassistant/edgeveil-bridge/{name}/state"));
+    let times = |topic: &str| live.seen().iter().filter(|(seen, _)| seen == topic).count();
+    let last = |topic: &str| live.seen().into_iter().rfind(|(seen, _)| seen == topic).map(|(_, said)| said);
+    let all_again = || {
+        let before = of_bridges.each_ref().map(|topic| times(topic));
+        birth(&lab, port);
+        wait_for("all of it from both", || {
+            of_bridges.iter().zip(before).all(|(topic, before)| times(topic) > before).then_some(())
+        });
+    };
+    // mosquitto gives a reading to the one or to the other, so each finds out by itself.
+    let wanted = [
+        config("binary_sensor", "connectivity"),
+        config("sensor", "reading_env_sensor1"),
+        config("sensor", "score_env"),
+        config("binary_sensor", "alert_env"),
+        config("sensor", "health_backlog"),
+    ];
+    wait_for("both to tell", || wanted.iter().all(|topic| times(topic) >= 2).then_some(()));
+    all_again();
+
+    // One is killed, and what the other still sees stays for longer than things are remembered.
+    replicas[0].kill();
+    wait_for("its last will", || (last(&states[0])? == "offline").then_some(()));
+    let before = readings.seen().len();
+    wait_for("15 s of readings", || (readings.seen().len() > before + 300).then_some(()));
+    replicas[0].start(&lab);
+    wait_for("its return", || (last(&states[0])? == "online").then_some(()));
+    all_again();
+    let mut payloads: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (topic, payload) in live.seen().into_iter().filter(|(topic, _)| topic.ends_with("/config")) {
+        payloads.entry(topic).or_default().insert(payload);
+    }
+    for (topic, payloads) in &payloads {
+        assert_eq!(payloads.len(), 1, "{topic} is not always the same, or was taken back: {payloads:?}");
+    }
+    let kept = retained(&lab, port, &[]);
+    for topic in wanted.iter().chain(&of_bridges) {
+        assert_eq!(Some(&kept[topic]), payloads[topic].first(), "{topic}");
+    }
+
+    // Home Assistant starts just when the first of them takes back what is gone.
+    assert!(agent.stop().success());
+    wait_for("the first to be taken back", || {
+        live.seen().iter().any(|(topic, said)| topic.ends_with("/config") && said == "(null)").then_some(())
+    });
+    all_again();
+    let expected: BTreeSet<_> = of_bridges.iter().chain(&states).cloned().collect();
+    let left = || retained(&lab, port, &[]).into_keys().collect::<BTreeSet<_>>();
+    wait_for("nothing but the bridges", || (left() == expected).then_some(()));
+    all_again();
+    assert_eq!(left(), expected, "and nothing comes back");
+
+    let agent = lab.agent("agent", &lab.agent_settings("edge-001", port, &sensor));
+    wait_for("it again", || left().contains(&wanted[1]).then_some(()));
+    assert!(agent.stop().success());
+    for replica in &mut replicas {
+        replica.stop();
+    }
+    for (name, state) in names.iter().zip(&states) {
+        wait_for("its goodbye", || (last(state)? == "offline").then_some(()));
+        let log = fs::read_to_string(lab.path(&format!("{name}.log"))).unwrap();
+        assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    }
 }

@@ -185,7 +185,8 @@ fn a_device_that_hears_nothing_works_on() {
     wait_for("records", || (lab.stored().len() > before + 100).then_some(()));
     assert!(agent.stop().success());
     let log = broker.log();
-    let told = |line: &&str| line.contains("Received PUBLISH from edge-001") && line.contains("config/reported");
+    let told =
+        |line: &&str| line.contains("Received PUBLISH from edge-001") && line.contains("config/reported");
     assert_eq!(log.lines().filter(told).count(), 1, "by the first agent alone");
     lab.drain("edge-001", broker.port);
     assert!(bridge.stop().success());

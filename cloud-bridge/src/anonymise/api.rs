@@ -36,9 +36,6 @@ use std::{
 };
 use tokio::sync::{Semaphore, watch};
 
-/// The description of all this.
-pub const OPENAPI: &str = include_str!("../../openapi.json");
-
 /// How long a picture may be under way to us, with its row.
 pub const UPLOAD: Duration = Duration::from_secs(60);
 /// Pictures taken in at once, each of `max_bytes` at the most; others wait.
@@ -146,7 +143,6 @@ impl Images {
     pub fn router(&self) -> Router {
         let known = || async { method_not_allowed("GET, HEAD") };
         Router::new()
-            .route("/v1/openapi.json", get(openapi).fallback(known))
             .route(
                 "/v1/images",
                 post(accept)
@@ -434,10 +430,6 @@ fn shown(job: &Job) -> serde_json::Value {
         }
     }
     shown
-}
-
-async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "max-age=300")], OPENAPI)
 }
 
 async fn accept(State(images): State<Images>, request: Request) -> Response {

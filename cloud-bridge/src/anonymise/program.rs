@@ -85,7 +85,7 @@ impl Program {
             });
         }
         if let Some(listener) = probes {
-            let probes = Probes { catalog: catalog.clone(), metrics, readiness };
+            let probes = Probes { catalog: catalog.within(web::PATIENCE), metrics, readiness };
             let stop = stop.clone();
             parts.spawn(async move {
                 web::serve_probes(listener, probes, stop).await;

@@ -8,7 +8,7 @@
 
 use super::{
     OutboxRow,
-    store::{Store, ask},
+    store::{Database, Store, ask},
 };
 use sqlx::{Connection, PgConnection};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -37,9 +37,9 @@ struct Locks {
 
 impl Claims {
     pub fn new(store: &Store, target: &'static str) -> Self {
-        let locks = match store {
-            Store::Sqlite { .. } => None,
-            Store::Postgres(_) => Some(Locks { connection: None, held: BTreeSet::new() }),
+        let locks = match &store.database {
+            Database::Sqlite { .. } => None,
+            Database::Postgres(_) => Some(Locks { connection: None, held: BTreeSet::new() }),
         };
         Self { target, taken: BTreeMap::new(), locks }
     }
@@ -47,8 +47,8 @@ impl Claims {
     pub async fn take(&mut self, store: &Store, most: u32) -> sqlx::Result<Vec<OutboxRow>> {
         // Those that are taken stand before the others, or among them.
         let limit = i64::from(most) + i64::try_from(self.taken.len()).unwrap_or(i64::MAX >> 1);
-        let mut rows = match (&mut self.locks, store) {
-            (Some(locks), Store::Postgres(pool)) => {
+        let mut rows = match (&mut self.locks, &store.database) {
+            (Some(locks), Database::Postgres(pool)) => {
                 locks.rows(pool, self.target, &self.taken, most, limit).await?
             }
             _ => {

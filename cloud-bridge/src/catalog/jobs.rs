@@ -6,7 +6,7 @@
 
 use super::{
     Catalog, CatalogError,
-    store::{Ask, Store, Tx, ask},
+    store::{Ask, Database, Store, Tx, ask},
 };
 use crate::anonymise::JobId;
 use std::time::Duration;
@@ -118,9 +118,9 @@ pub enum Accepted {
 impl Store {
     /// Milliseconds since 1970, by the database's clock.
     fn now(&self) -> &'static str {
-        match self {
-            Self::Sqlite { .. } => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-            Self::Postgres(_) => "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
+        match &self.database {
+            Database::Sqlite { .. } => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+            Database::Postgres(_) => "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
         }
     }
 }
@@ -198,9 +198,9 @@ impl Catalog {
     /// The job that has waited longest, or whose worker has fallen silent, as this worker's for the time of a lease. Its
     /// attempts count this one.
     pub async fn claim_job(&self, worker: &str, lease: Duration) -> Result<Option<Job>, CatalogError> {
-        let (now, locked) = match &self.store {
-            Store::Sqlite { .. } => (self.store.now(), ""),
-            Store::Postgres(_) => (self.store.now(), " FOR UPDATE SKIP LOCKED"),
+        let (now, locked) = match &self.store.database {
+            Database::Sqlite { .. } => (self.store.now(), ""),
+            Database::Postgres(_) => (self.store.now(), " FOR UPDATE SKIP LOCKED"),
         };
         let sql = format!(
             "UPDATE image_job SET state = 'working', worker = $1, due = {now} + $2, changed = {now},

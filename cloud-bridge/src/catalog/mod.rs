@@ -11,6 +11,7 @@ mod jobs;
 mod letters;
 mod open;
 mod outbox;
+mod patience;
 mod read;
 mod replay;
 mod sessions;
@@ -35,6 +36,9 @@ pub use turn::Turn;
 pub use wishes::SettingsRow;
 pub use write::{Batch, Content, DeadLetter, Health, Presence, Record, Told};
 
+use jiff::Timestamp;
+use patience::Patience;
+use std::time::Duration;
 use store::Store;
 
 /// The open catalog.
@@ -51,6 +55,14 @@ pub struct CatalogError {
     place: String,
     action: &'static str,
     why: String,
+    since: Option<Timestamp>,
+}
+
+impl CatalogError {
+    /// Since when it does not answer, where somebody has kept account of that ([`Catalog::within`]).
+    pub fn since(&self) -> Option<Timestamp> {
+        self.since
+    }
 }
 
 /// SQLite's own numbers (<https://www.sqlite.org/rescode.html>) that an operator can do something about.
@@ -94,13 +106,23 @@ impl Catalog {
         self.store.close().await;
     }
 
+    /// The same for somebody who rather hears an error than wait longer for an answer. Such an error tells since when there is none,
+    /// by an account that those have in common who are made from each other; the log tells its beginning and its end.
+    #[must_use]
+    pub fn within(&self, most: Duration) -> Self {
+        Self { store: self.store.within(most), place: self.place.clone() }
+    }
+
     fn failed(&self, action: &'static str) -> impl Fn(sqlx::Error) -> CatalogError + '_ {
-        move |error| failure(&self.place, action, &error)
+        move |error| {
+            let since = self.store.patience.as_ref().and_then(Patience::silent_since);
+            CatalogError { since, ..failure(&self.place, action, &error) }
+        }
     }
 }
 
 fn failure(place: &str, action: &'static str, error: &sqlx::Error) -> CatalogError {
     let known = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     let why = known.and_then(|code| remedy(&code)).map_or_else(|| error.to_string(), str::to_owned);
-    CatalogError { place: place.to_owned(), action, why }
+    CatalogError { place: place.to_owned(), action, why, since: None }
 }

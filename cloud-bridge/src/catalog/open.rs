@@ -2,7 +2,7 @@
 
 use super::{
     Catalog, CatalogError, failure,
-    store::{Store, ask},
+    store::{Database, Store, ask},
 };
 use crate::settings::{CatalogSettings, PostgresSettings};
 use sqlx::{
@@ -42,6 +42,7 @@ impl Catalog {
                     why: format!(
                         "{error}; make the folder above it writable for this user, or set catalog.file"
                     ),
+                    since: None,
                 }
             })?;
         }
@@ -65,12 +66,13 @@ impl Catalog {
             .connect_with(options.pragma("query_only", "ON"))
             .await
             .map_err(|error| cannot("opening for reading", &error))?;
-        Ok(Self { store: Store::Sqlite { write, read }, place })
+        Ok(Self { store: Store::new(Database::Sqlite { write, read }), place })
     }
 
     async fn open_server(settings: &PostgresSettings) -> Result<Self, CatalogError> {
         let (pool, place) = connect(settings, Purpose::Write).await?;
-        let catalog = Self { store: Store::Postgres(pool.clone()), place: place.clone() };
+        let store = Store::new(Database::Postgres(pool.clone()));
+        let catalog = Self { store, place: place.clone() };
         let said: Option<(String,)> = catalog
             .store
             .row(ask("SELECT current_setting('synchronous_commit')"))
@@ -78,7 +80,7 @@ impl Catalog {
             .map_err(catalog.failed("asking for its settings"))?;
         if said.is_some_and(|(value,)| value == "off") {
             let why = "synchronous_commit is off, so that a commit is not durable when it returns; set it on, for this user at least (ALTER ROLE .. SET synchronous_commit = on)";
-            return Err(CatalogError { place, action: "opening", why: why.to_owned() });
+            return Err(CatalogError { place, action: "opening", why: why.to_owned(), since: None });
         }
         POSTGRES_MIGRATIONS.run(&pool).await.map_err(|error| not_migrated(&place, &error))?;
         Ok(catalog)
@@ -90,7 +92,7 @@ impl Catalog {
             CatalogSettings::Sqlite(file) => (Self::look_into(file).await?, &MIGRATIONS),
             CatalogSettings::Postgres(server) => {
                 let (pool, place) = connect(server, Purpose::Look).await?;
-                (Self { store: Store::Postgres(pool), place }, &POSTGRES_MIGRATIONS)
+                (Self { store: Store::new(Database::Postgres(pool)), place }, &POSTGRES_MIGRATIONS)
             }
         };
         let sql = "SELECT max(version) FROM _sqlx_migrations WHERE success";
@@ -98,7 +100,12 @@ impl Catalog {
             // No such table: nobody has ever been here.
             Err(error) if error.as_database_error().and_then(|e| e.code()).as_deref() == Some("42P01") => {
                 let why = "there is none in this database; run `edgeveil-bridge migrate`, start the bridge once, or mend catalog.postgres.database";
-                return Err(CatalogError { place: catalog.place, action: "opening", why: why.to_owned() });
+                return Err(CatalogError {
+                    place: catalog.place,
+                    action: "opening",
+                    why: why.to_owned(),
+                    since: None,
+                });
             }
             answer => answer.map_err(catalog.failed("looking for its version"))?,
         };
@@ -111,7 +118,7 @@ impl Catalog {
             }
             Ordering::Greater => "a later version of the bridge has written it; use that one",
         };
-        Err(CatalogError { place: catalog.place, action: "opening", why: why.to_owned() })
+        Err(CatalogError { place: catalog.place, action: "opening", why: why.to_owned(), since: None })
     }
 
     /// Looks at every page for damage, without changing anything, whichever version has written it.
@@ -134,6 +141,7 @@ impl Catalog {
                 place: catalog.place.clone(),
                 action: "checking it",
                 why: format!("it is damaged ({damage}); move it aside and start again"),
+                since: None,
             }),
         }
     }
@@ -147,6 +155,7 @@ impl Catalog {
                 ErrorKind::NotFound => "there is none; name the settings that the bridge runs with (--config), or mend data_dir or catalog.file".to_owned(),
                 _ => error.to_string(),
             },
+            since: None,
         })?;
         // Beside a log there is, or was, somebody who writes. Without one SQLite would make one even to read, unless it
         // is told that nobody writes.
@@ -162,7 +171,8 @@ impl Catalog {
             .connect_with(options)
             .await
             .map_err(|error| failure(&place, "opening", &error))?;
-        Ok(Self { store: Store::Sqlite { write: read.clone(), read }, place })
+        let database = Database::Sqlite { write: read.clone(), read };
+        Ok(Self { store: Store::new(database), place })
     }
 }
 
@@ -170,7 +180,7 @@ fn not_migrated(place: &str, error: &sqlx::migrate::MigrateError) -> CatalogErro
     let action = "bringing its tables up to date";
     match error {
         sqlx::migrate::MigrateError::Execute(error) => failure(place, action, error),
-        other => CatalogError { place: place.to_owned(), action, why: other.to_string() },
+        other => CatalogError { place: place.to_owned(), action, why: other.to_string(), since: None },
     }
 }
 
@@ -183,7 +193,7 @@ enum Purpose {
 
 async fn connect(settings: &PostgresSettings, purpose: Purpose) -> Result<(PgPool, String), CatalogError> {
     let place = format!("postgres://{}:{}/{}", settings.host, settings.port, settings.database);
-    let cannot = |why: String| CatalogError { place: place.clone(), action: "opening", why };
+    let cannot = |why: String| CatalogError { place: place.clone(), action: "opening", why, since: None };
     let mut options = PgConnectOptions::new_without_pgpass()
         .host(&settings.host)
         .port(settings.port)

@@ -3,7 +3,7 @@
 use super::{
     Catalog, CatalogError, Turn,
     claims::Claims,
-    store::{Store, ask},
+    store::{Database, ask},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex, watch};
@@ -76,9 +76,9 @@ impl Outbox {
 
     /// How often to look for rows of which nobody has told us: other replicas write some too.
     pub fn patience(&self) -> Duration {
-        match self.catalog.store {
-            Store::Sqlite { .. } => Duration::from_secs(30),
-            Store::Postgres(_) => Duration::from_secs(1),
+        match self.catalog.store.database {
+            Database::Sqlite { .. } => Duration::from_secs(30),
+            Database::Postgres(_) => Duration::from_secs(1),
         }
     }
 

@@ -111,6 +111,7 @@ impl Catalog {
                 place: self.place.clone(),
                 action: "replaying alerts",
                 why: format!("alert {} of {}: {why}", stored.id, stored.device),
+                since: None,
             };
             let payload = stored.payload().map_err(|why| unreadable(&why))?;
             let row = ask("INSERT INTO outbox (target, device, record, payload, created)

@@ -5,10 +5,11 @@ use super::{
     store::{Ask, ask},
 };
 use edgeveil_wire::{DeviceName, Name, RecordId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A place in a list that is ordered by time, the newest first: what comes next is older.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Place {
     /// Milliseconds since 1970.
     pub at: i64,
@@ -21,6 +22,14 @@ pub struct Place {
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}.{}", self.at, self.id, self.device)
+    }
+}
+
+impl TryFrom<String> for Place {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map_err(|()| "it is no place of a list of ours")
     }
 }
 
@@ -313,6 +322,18 @@ impl Catalog {
         Ok(row.unwrap_or_default())
     }
 
+    /// Devices whose names have this in them, by name.
+    pub async fn devices_after(
+        &self,
+        name: &str,
+        after: Option<&DeviceName>,
+        most: u32,
+    ) -> Result<Vec<DeviceRow>, CatalogError> {
+        let sql = format!("{DEVICE} WHERE name LIKE $1 ESCAPE '\\' AND name > $2 ORDER BY name LIMIT {most}");
+        let asked = ask(&sql).bind(like(name)).bind(after.map_or("", DeviceName::as_str));
+        self.store.rows(asked).await.map_err(self.failed("reading devices"))
+    }
+
     /// Devices whose names have this in them, those with something wrong first.
     pub async fn devices_like(
         &self,
@@ -320,13 +341,11 @@ impl Catalog {
         skip: i64,
         most: u32,
     ) -> Result<Vec<DeviceRow>, CatalogError> {
-        // What is no part of a name finds nothing; `_` is one, and a wildcard.
-        let like = format!("%{}%", name.replace('\\', "").replace('%', "\\%").replace('_', "\\_"));
         let sql = format!(
             "{DEVICE} WHERE name LIKE $1 ESCAPE '\\' ORDER BY CASE WHEN state = 'offline' THEN 0 WHEN {TROUBLED} THEN 1
              WHEN state = 'online' THEN 2 ELSE 3 END, name LIMIT {most} OFFSET $2"
         );
-        let asked = ask(&sql).bind(like).bind(skip);
+        let asked = ask(&sql).bind(like(name)).bind(skip);
         self.store.rows(asked).await.map_err(self.failed("reading devices"))
     }
 
@@ -345,7 +364,7 @@ impl Catalog {
         Ok(rows.into_iter().map(|(group,)| group).collect())
     }
 
-    /// Readings of a group within [from, to): the first of each of so many equal parts of that time.
+    /// Readings of a group within [from, to): the first of each of so many equal parts of that time, or of fewer.
     pub async fn points(
         &self,
         device: &DeviceName,
@@ -354,7 +373,8 @@ impl Catalog {
         to: i64,
         parts: u32,
     ) -> Result<Vec<Point>, CatalogError> {
-        let step = ((to - from) / i64::from(parts.max(1))).max(1);
+        let parts = i64::from(parts.max(1));
+        let step = ((to - from + parts - 1) / parts).max(1);
         // CROSS: else SQLite may take each reading of the device in turn and look which part it is the first of.
         let sql = "WITH RECURSIVE part(at) AS (
                 SELECT CAST($3 AS BIGINT) UNION ALL SELECT at + $5 FROM part WHERE at + $5 < $4)
@@ -373,6 +393,13 @@ impl Catalog {
             self.store.row(ask(sql).bind(device.as_str())).await.map_err(self.failed("reading values"))?;
         Ok(found.map(|(at,)| at))
     }
+}
+
+/// What is no part of a name finds nothing; `_` is one, and a wildcard. Patterns have a bound in SQLite, and names have at most
+/// 64 characters.
+fn like(name: &str) -> String {
+    let part: String = name.chars().take(65).collect();
+    format!("%{}%", part.replace('\\', "").replace('%', "\\%").replace('_', "\\_"))
 }
 
 fn wanted_images(of: &ImagesOf) -> Wanted {

@@ -3,16 +3,27 @@
 //! In SQLite one connection writes; readers have their own and never wait for it (WAL). PostgreSQL takes any number of
 //! writers, also those of other replicas.
 
-use super::writing::Writing;
+use super::{
+    patience::{Patience, Question},
+    writing::Writing,
+};
 use sqlx::{
     FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction, postgres::PgArguments, postgres::PgRow,
     query::Query, query::QueryAs, sqlite::SqliteArguments, sqlite::SqliteRow,
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, future::Future, time::Duration};
 
-/// The open database.
+/// The open database, and how long whoever asks it waits.
 #[derive(Debug, Clone)]
-pub(super) enum Store {
+pub(super) struct Store {
+    pub database: Database,
+    /// None: for ever.
+    pub patience: Option<Patience>,
+}
+
+/// One or the other.
+#[derive(Debug, Clone)]
+pub(super) enum Database {
     Sqlite { write: SqlitePool, read: SqlitePool },
     Postgres(PgPool),
 }
@@ -121,41 +132,36 @@ pub(super) trait Row:
 }
 impl<T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin> Row for T {}
 
-impl Store {
-    /// Changes something. Tells how many rows.
-    pub async fn run(&self, ask: Ask<'_>) -> sqlx::Result<u64> {
+impl Database {
+    async fn run(&self, ask: Ask<'_>) -> sqlx::Result<u64> {
         Ok(match self {
             Self::Sqlite { write, .. } => in_sqlite(ask).execute(write).await?.rows_affected(),
             Self::Postgres(pool) => in_postgres(ask).execute(pool).await?.rows_affected(),
         })
     }
 
-    /// All rows.
-    pub async fn rows<T: Row>(&self, ask: Ask<'_>) -> sqlx::Result<Vec<T>> {
+    async fn rows<T: Row>(&self, ask: Ask<'_>) -> sqlx::Result<Vec<T>> {
         match self {
             Self::Sqlite { read, .. } => as_in_sqlite(ask).fetch_all(read).await,
             Self::Postgres(pool) => as_in_postgres(ask).fetch_all(pool).await,
         }
     }
 
-    /// The first row.
-    pub async fn row<T: Row>(&self, ask: Ask<'_>) -> sqlx::Result<Option<T>> {
+    async fn row<T: Row>(&self, ask: Ask<'_>) -> sqlx::Result<Option<T>> {
         match self {
             Self::Sqlite { read, .. } => as_in_sqlite(ask).fetch_optional(read).await,
             Self::Postgres(pool) => as_in_postgres(ask).fetch_optional(pool).await,
         }
     }
 
-    /// To change things together.
-    pub async fn begin(&self) -> sqlx::Result<Tx> {
+    async fn begin(&self) -> sqlx::Result<Tx> {
         Ok(match self {
             Self::Sqlite { write, .. } => Tx::Sqlite(Writing::begin(write).await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
     }
 
-    /// To look at things as they were at one moment.
-    pub async fn moment(&self) -> sqlx::Result<Tx> {
+    async fn moment(&self) -> sqlx::Result<Tx> {
         Ok(match self {
             Self::Sqlite { read, .. } => Tx::SqliteMoment(read.begin().await?),
             Self::Postgres(pool) => {
@@ -163,14 +169,64 @@ impl Store {
             }
         })
     }
+}
+
+impl Store {
+    pub fn new(database: Database) -> Self {
+        Self { database, patience: None }
+    }
+
+    /// The same for somebody who waits so long for each answer, and no longer.
+    pub fn within(&self, most: Duration) -> Self {
+        let patience =
+            self.patience.as_ref().map_or_else(|| Patience::new(most), |known| known.bounded(most));
+        Self { database: self.database.clone(), patience: Some(patience) }
+    }
+
+    async fn wait<T>(
+        &self,
+        question: Question,
+        statement: &str,
+        answer: impl Future<Output = sqlx::Result<T>>,
+    ) -> sqlx::Result<T> {
+        match &self.patience {
+            Some(patience) => patience.wait(question, statement, answer).await,
+            None => answer.await,
+        }
+    }
+
+    /// Changes something. Tells how many rows.
+    pub async fn run(&self, ask: Ask<'_>) -> sqlx::Result<u64> {
+        self.wait(Question::Write, ask.sql, self.database.run(ask)).await
+    }
+
+    /// All rows.
+    pub async fn rows<T: Row>(&self, ask: Ask<'_>) -> sqlx::Result<Vec<T>> {
+        self.wait(Question::Read, ask.sql, self.database.rows(ask)).await
+    }
+
+    /// The first row.
+    pub async fn row<T: Row>(&self, ask: Ask<'_>) -> sqlx::Result<Option<T>> {
+        self.wait(Question::Read, ask.sql, self.database.row(ask)).await
+    }
+
+    /// To change things together.
+    pub async fn begin(&self) -> sqlx::Result<Tx> {
+        self.wait(Question::Write, "BEGIN", self.database.begin()).await
+    }
+
+    /// To look at things as they were at one moment.
+    pub async fn moment(&self) -> sqlx::Result<Tx> {
+        self.wait(Question::Read, "BEGIN", self.database.moment()).await
+    }
 
     pub async fn close(&self) {
-        match self {
-            Self::Sqlite { write, read } => {
+        match &self.database {
+            Database::Sqlite { write, read } => {
                 read.close().await;
                 write.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Database::Postgres(pool) => pool.close().await,
         }
     }
 }

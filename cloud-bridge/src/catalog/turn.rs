@@ -1,6 +1,6 @@
 //! What one replica at a time does.
 
-use super::{Catalog, CatalogError, store::Store};
+use super::{Catalog, CatalogError, store::Database};
 use sqlx::{Connection, PgConnection};
 
 /// The right to do it. With SQLite there is nobody else. With PostgreSQL it is an advisory lock of a connection of its own: when the
@@ -20,7 +20,7 @@ impl Turn {
 
     /// Whether it is ours, now that it is asked.
     pub async fn is_ours(&mut self) -> Result<bool, CatalogError> {
-        let Store::Postgres(pool) = &self.catalog.store else { return Ok(true) };
+        let Database::Postgres(pool) = &self.catalog.store.database else { return Ok(true) };
         let options = pool.connect_options();
         let asked = self.ask(&options).await;
         if asked.is_err() {

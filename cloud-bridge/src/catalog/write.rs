@@ -330,9 +330,9 @@ async fn seen(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
     let mut seen: BTreeSet<&DeviceName> = batch.records.iter().map(|record| &record.device).collect();
     seen.extend(batch.health.iter().map(|health| &health.device));
     seen.extend(batch.told.iter().map(|told| &told.device));
-    // A last will is the broker's word, not the device's: it was not seen then.
-    let alive = |presence: &&Presence| presence.status.state != DeviceState::Offline;
-    seen.extend(batch.presence.iter().filter(alive).map(|presence| &presence.device));
+    // A last will is the broker's word, not the device's, and a goodbye is repeated by brokers: both are left to `devices`.
+    let is_there = |presence: &&Presence| presence.status.state == DeviceState::Online;
+    seen.extend(batch.presence.iter().filter(is_there).map(|presence| &presence.device));
     let mut rows = Rows::new(
         "device (name, first_seen, last_seen)",
         "ON CONFLICT (name) DO UPDATE SET last_seen = excluded.last_seen",
@@ -351,10 +351,16 @@ async fn devices(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
             DeviceState::Offline => "offline",
             DeviceState::Stopped => "stopped",
         };
+        // What is retained comes again with every new subscription, and is no news then: the state is as old as before.
         let row = ask(
             "INSERT INTO device (name, first_seen, last_seen, state, state_at, version, boot, clock, problems)
              VALUES ($1, $2, $2, $3, $2, $4, $5, $6, $7)
-             ON CONFLICT (name) DO UPDATE SET state = excluded.state, state_at = excluded.state_at,
+             ON CONFLICT (name) DO UPDATE SET state = excluded.state,
+             state_at = CASE WHEN device.state = excluded.state AND device.boot = excluded.boot THEN device.state_at
+                 ELSE excluded.state_at END,
+             last_seen = CASE WHEN excluded.state <> 'stopped'
+                 OR (device.state = excluded.state AND device.boot = excluded.boot) IS TRUE THEN device.last_seen
+                 ELSE excluded.last_seen END,
              version = excluded.version, boot = excluded.boot, clock = excluded.clock, problems = excluded.problems",
         )
         .bind(device.as_str())

@@ -298,8 +298,14 @@ impl Announcer {
     }
 
     /// Notes what is new before it is published: nothing is published that could not be taken back.
-    async fn take(&mut self, sightings: Sightings) {
+    async fn take(&mut self, mut sightings: Sightings) {
         let (now, forget) = (now(), millis(self.settings.forget));
+        // A status comes with a connection, which may last longer than anything is remembered: whoever sends is there.
+        for (device, sighting) in &mut sightings.0 {
+            let Some(told) = self.told.get(device) else { continue };
+            let presence = [Thing::Connectivity, Thing::Problem];
+            sighting.things.extend(presence.into_iter().filter(|thing| told.things.contains_key(thing)));
+        }
         let refresh = (forget / 4).min(3_600_000);
         let (mut notes, mut tell) = (Vec::new(), Vec::new());
         let (mut left, mut full) = (MAX_THINGS.saturating_sub(self.count), None);
@@ -309,14 +315,15 @@ impl Announcer {
             let is_other =
                 sighting.version.is_some() && known.is_some_and(|known| known.version != sighting.version);
             if let Some(known) = known.filter(|_| is_other) {
-                tell.extend(known.things.keys().map(|thing| (device.clone(), thing.clone())));
+                let current = known.things.iter().filter(|(_, noted)| now - **noted < forget);
+                tell.extend(current.map(|(thing, _)| (device.clone(), thing.clone())));
             }
             for thing in &sighting.things {
                 let noted = known.and_then(|told| told.things.get(thing));
                 let is_new = match noted {
                     Some(noted) if now - noted < refresh => continue,
                     // Another replica may have taken it back.
-                    Some(noted) => now - noted >= forget && !is_other,
+                    Some(noted) => now - noted >= forget,
                     None if room == 0 || left == 0 => {
                         full = full.or(Some((device, thing)));
                         continue;
@@ -380,8 +387,11 @@ impl Announcer {
         self.publish(self.entities.bridge_topic(), self.entities.bridge_payload()).await;
         self.publish(self.state.clone(), b"online".to_vec()).await;
         for (device, told) in &self.told {
-            for thing in told.things.keys() {
-                self.tell(device, thing).await;
+            for (thing, noted) in &told.things {
+                // What was not seen for so long another replica may have taken back: nobody would do so a second time.
+                if now() - noted < millis(self.settings.forget) {
+                    self.tell(device, thing).await;
+                }
             }
         }
         tracing::info!(things = self.count, "told Home Assistant of all");

@@ -22,7 +22,7 @@ pub async fn about(view: View) -> Markup {
         h2 { "By keyboard" }
         p { "In galleries the arrow keys go from picture to picture and Enter opens one; with a picture open, ← and → go to the newer and the older one." }
         h2 { "For programs" }
-        p { "The same data is at " code { "/v1/devices" } ", " code { "/v1/alerts" } ", " code { "/v1/images" } " below a device and " code { "/v1/devices/NAME/readings/GROUP" } ", by a token of " code { "access.tokens" } "; counters are at " a href="/metrics" { "/metrics" } "." }
+        p { "The same data is at " code { "/v1/devices" } ", " code { "/v1/alerts" } ", " code { "/v1/images" } " below a device and " code { "/v1/devices/NAME/readings/GROUP" } ", by a token of " code { "access.tokens" } ", as " a href="/v1/openapi.json" { "described" } "; counters are at " a href="/metrics" { "/metrics" } "." }
     };
     page(&view, "/about", "About", &body)
 }

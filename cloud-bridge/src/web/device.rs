@@ -65,6 +65,12 @@ pub async fn device(
     let state = row.state.as_deref().unwrap_or("unknown");
     let body = html! {
         section data-refresh {
+            (overview::missing(&view, &web.readiness.missing()))
+            @if overview::is_away(&row) {
+                p .problem role="alert" {
+                    "It is " (state) @if let Some(at) = row.state_at { " since " (view.time(at)) } ". All of this is as it was last heard of."
+                }
+            }
             @for problem in &problems { p .problem role="alert" { (problem) } }
             dl {
                 dt { "State" }
@@ -88,6 +94,7 @@ pub async fn device(
             @if charts.is_empty() { p .dim { "No reading yet. A device sends them once its settings have a [[sensor]]." } }
             @for (group, drawn) in &charts { h3 { (group) } (drawn) }
             @if !charts.is_empty() { p .dim { "Of each of " (chart::PARTS) " equal parts of that time the first reading is drawn; lines across are alerts, of which none is left out up to " (MARKS) "." } }
+            @if let Some(newest) = newest { p .dim { "The last reading was made " (view.ago(newest)) "." } }
         }
         @if !marks.is_empty() {
             section aria-labelledby="alerts" {

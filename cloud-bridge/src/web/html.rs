@@ -72,6 +72,19 @@ pub fn bare(title: &str, body: &Markup) -> Markup {
     whole(title, &html! {}, body, "UTC")
 }
 
+/// In place of a page that cannot be made.
+pub fn unanswered(why: &str, since: Option<Timestamp>) -> Markup {
+    let body = html! {
+        p .problem role="alert" {
+            (why)
+            @if let Some(since) = since { ", since " time datetime=(since) { (since.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
+        }
+        p { "There is no page without it. Devices keep what they have to tell until it answers again, and nothing of it is lost. Then load this page again." }
+        p { "The log and " a href="/readyz" { "/readyz" } " have the same reason." }
+    };
+    bare("The database does not answer", &body)
+}
+
 fn whole(title: &str, nav: &Markup, body: &Markup, zone: &str) -> Markup {
     html! {
         (DOCTYPE)

@@ -23,7 +23,7 @@ use crate::{
     catalog::{Catalog, CatalogError},
     metrics::Metrics,
     objects::Objects,
-    readiness::{Part, Readiness},
+    readiness::{Missing, Part, Readiness},
     troubles::Troubles,
     wishes::Wishes,
 };
@@ -37,7 +37,8 @@ use axum::{
     routing::{get, post},
 };
 use edgeveil_wire::{DeviceName, RecordId};
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use jiff::{Timestamp, Unit};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -45,10 +46,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+/// How long a page waits for an answer of the catalog.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a probe does.
+const PROBE: Duration = Duration::from_secs(2);
+
 /// What the pages are made of.
 #[derive(Debug, Clone)]
 pub struct Web {
-    /// Rows.
+    /// Rows, within [`PATIENCE`].
     pub catalog: Catalog,
     /// Images.
     pub objects: Objects,
@@ -119,15 +125,15 @@ pub fn router(web: Web) -> Router {
         .route("/films/{id}/remove", post(films::take_away))
         .route("/films/{id}/{name}", get(films::bytes))
         .route("/about", get(about::about))
-        .route("/v1/devices", get(api::devices))
-        .route("/v1/devices/{device}", get(api::device))
-        .route("/v1/devices/{device}/images", get(api::images))
-        .route("/v1/devices/{device}/readings/{group}", get(api::readings))
-        .route("/v1/alerts", get(api::alerts))
         .with_state(web.clone())
         .merge(ways)
         .layer(DefaultBodyLimit::max(16 << 10))
         .layer(middleware::from_fn_with_state(web.access.clone(), access::guard));
+    let api = api::routes()
+        .with_state(web.clone())
+        .layer(middleware::from_fn_with_state(web.access.clone(), access::guard))
+        .merge(api::description(web.images.is_some()))
+        .layer(middleware::from_fn(api::in_json));
     Router::new()
         .route("/style.css", get(|| fixed("text/css; charset=utf-8", include_str!("style.css"))))
         .route("/app.js", get(|| fixed("text/javascript; charset=utf-8", include_str!("app.js"))))
@@ -137,6 +143,7 @@ pub fn router(web: Web) -> Router {
         .route("/metrics", get(metrics))
         .with_state(web)
         .merge(pages)
+        .merge(api)
         .merge(routes)
         .layer(middleware::from_fn(headers))
         .layer(middleware::from_fn(trace))
@@ -187,16 +194,17 @@ pub struct Probes {
 impl Probes {
     async fn ready(&self, troubles: &str) -> Response {
         let mut missing = self.readiness.missing();
-        let asked = within(self.catalog.ping()).await;
-        if let Err(reason) = asked
-            && !missing.iter().any(|(part, _)| *part == Part::Database)
+        let asked = self.catalog.within(PROBE).ping().await;
+        if let Err(error) = asked
+            && !missing.iter().any(|missing| missing.part == Part::Database)
         {
-            missing.push((Part::Database, reason));
+            let since = error.since().unwrap_or_else(Timestamp::now);
+            missing.push(Missing { part: Part::Database, reason: error.to_string(), since });
         }
         if missing.is_empty() {
             return format!("ready\n{troubles}").into_response();
         }
-        let lines: String = missing.iter().map(|(part, why)| format!("{}: {why}\n", part.as_str())).collect();
+        let lines: String = missing.iter().map(|missing| format!("{missing}\n")).collect();
         (StatusCode::SERVICE_UNAVAILABLE, lines + troubles).into_response()
     }
 }
@@ -250,10 +258,24 @@ async fn headers(request: Request, next: Next) -> Response {
 #[derive(Debug)]
 pub struct Failed(CatalogError);
 
+/// The same in one line, for whom a page is too much.
+#[derive(Debug, Clone)]
+struct Unanswered(String);
+
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        tracing::error!(error = %self.0, "cannot answer");
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", self.0)).into_response()
+        let Self(error) = self;
+        let since = error.since().map(|since| since.round(Unit::Second).unwrap_or(since));
+        // A silence has its own lines.
+        if since.is_none() {
+            tracing::error!(%error, "cannot answer");
+        }
+        let said = since.map_or_else(|| error.to_string(), |since| format!("{error} (since {since})"));
+        let page = html::unanswered(&error.to_string(), since);
+        let mut response =
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], page).into_response();
+        response.extensions_mut().insert(Unanswered(said));
+        response
     }
 }
 
@@ -318,13 +340,6 @@ async fn ready(State(web): State<Web>) -> Response {
         web.troubles.now().iter().map(|trouble| format!("degraded: device {trouble}\n")).collect();
     let Web { catalog, metrics, readiness, .. } = web;
     Probes { catalog, metrics, readiness }.ready(&troubles).await
-}
-
-async fn within(asked: impl Future<Output = Result<(), CatalogError>>) -> Result<(), String> {
-    match tokio::time::timeout(Duration::from_secs(2), asked).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer within 2 s".to_owned()),
-    }
 }
 
 async fn metrics(State(web): State<Web>) -> impl IntoResponse {

@@ -5,7 +5,7 @@ use super::{
     html::{View, page, query, size},
 };
 use crate::catalog::{AlertRow, DeviceRow, Fleet, ImageRow};
-use crate::readiness::Part;
+use crate::readiness::Missing;
 use axum::extract::{Query, State};
 use edgeveil_wire::Health;
 use maud::{Markup, html};
@@ -28,7 +28,7 @@ struct Overview {
     alerts: Vec<AlertRow>,
     fleet: Fleet,
     devices: Vec<DeviceRow>,
-    missing: Vec<(Part, String)>,
+    missing: Vec<Missing>,
     /// What is wrong with single devices, a line each.
     troubles: Vec<String>,
 }
@@ -58,9 +58,7 @@ pub async fn overview(
 fn body(view: &View, shown: &Overview, asked: &Asked, enrol: &str) -> Markup {
     html! {
         div data-refresh {
-            @for (part, reason) in &shown.missing {
-                p .problem role="alert" { strong { (part.as_str()) } ": " (reason) }
-            }
+            (missing(view, &shown.missing))
             @for trouble in &shown.troubles {
                 p .problem { "device " (trouble) }
             }
@@ -86,6 +84,17 @@ fn body(view: &View, shown: &Overview, asked: &Asked, enrol: &str) -> Markup {
             section aria-labelledby="images" {
                 h2 #images { a href="/gallery" { "Latest images" } }
                 (gallery::grid(view, &shown.images, &[]))
+            }
+        }
+    }
+}
+
+/// What the bridge is without, since when, and what comes of it.
+pub fn missing(view: &View, missing: &[Missing]) -> Markup {
+    html! {
+        @for Missing { part, reason, since } in missing {
+            p .problem role="alert" {
+                strong { (part.as_str()) } ": " (reason) ", since " (view.time(since.as_millisecond())) ". " (part.without())
             }
         }
     }
@@ -128,18 +137,28 @@ fn row(view: &View, device: &DeviceRow) -> Markup {
     let state = device.state.as_deref().unwrap_or("unknown");
     let health = health(device);
     let board = health.as_ref().map(|health| &health.board);
+    // What a device that is away has told last is no news of it.
+    let told = |value: &str| match device.health_at.filter(|_| is_away(device)) {
+        Some(at) => html! { span .dim { (value) ", " (view.ago(at)) } },
+        None => html! { (value) },
+    };
     html! {
         tr {
             th scope="row" { a href=(format!("/devices/{}", device.name)) { (device.name) } }
-            td class=(state) { (state) }
+            td { span class=(state) { (state) } @if let Some(at) = device.state_at.filter(|_| is_away(device)) { " since " (view.time(at)) } }
             td { (view.ago(device.last_seen)) }
-            td { @if let Some(health) = &health { (health.spool.values().map(|lane| lane.records).sum::<u64>()) } }
-            td { @if let Some(free) = board.and_then(|board| board.disk_free_bytes) { (size(free)) } }
-            td { @if let Some(celsius) = board.and_then(|board| board.temperature_c) { (format!("{celsius:.0} °C")) } }
+            td { @if let Some(health) = &health { (told(&health.spool.values().map(|lane| lane.records).sum::<u64>().to_string())) } }
+            td { @if let Some(free) = board.and_then(|board| board.disk_free_bytes) { (told(&size(free))) } }
+            td { @if let Some(celsius) = board.and_then(|board| board.temperature_c) { (told(&format!("{celsius:.0} °C"))) } }
             td { (device.version.as_deref().unwrap_or("")) }
-            td .free { (problems(device).join("; ")) }
+            td .free { (problems(device).join("; ")) @if is_away(device) && !problems(device).is_empty() { span .dim { " (as last heard)" } } }
         }
     }
+}
+
+/// Whether it has gone, with a word or without.
+pub fn is_away(device: &DeviceRow) -> bool {
+    matches!(device.state.as_deref(), Some("offline" | "stopped"))
 }
 
 /// The last health of a device, when there is one that can be read.
@@ -199,6 +218,21 @@ mod tests {
         assert!(!page.contains("<script>"), "{page}");
         assert!(page.contains("&lt;script&gt;x"));
         assert!(page.contains("5 s ago"));
+    }
+
+    #[test]
+    fn a_device_that_is_away_is_shown_as_it_was_and_one_that_is_there_as_it_is() {
+        let health = r#"{"schema":"edgeveil.health/1","boot":"00000000000000000000","timestamp":"1970-01-01T00:00:00Z","clock":"synced","uptime_ms":1,"version":"1","spool":{},"link":{"connections":1,"published":1,"repeated":0,"refused":0},"board":{"temperature_c":51.0}}"#;
+        let there = DeviceRow { health: Some(health.to_owned()), health_at: Some(0), ..device("pi") };
+        let shown = |state: &str| {
+            row(&view(), &DeviceRow { state: Some(state.to_owned()), ..there.clone() }).into_string()
+        };
+        assert!(shown("online").contains("<td>51 °C</td>"), "{}", shown("online"));
+        for away in ["offline", "stopped"] {
+            let row = shown(away);
+            assert!(row.contains("<span class=\"dim\">51 °C, <time"), "{row}");
+            assert!(row.contains(&format!(">{away}</span> since <time")), "{row}");
+        }
     }
 
     #[test]

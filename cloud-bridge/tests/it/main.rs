@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[cfg(feature = "worker")]
 mod access;
+#[cfg(feature = "worker")]
 mod anonymise;
+mod api;
 mod broker;
 mod command;
+mod described;
 mod enroll;
 mod external;
 mod film;
@@ -21,4 +23,5 @@ mod pages;
 mod postgres;
 mod retention;
 mod s3;
+mod truth;
 mod webhook;

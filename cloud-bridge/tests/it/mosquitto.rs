@@ -14,7 +14,7 @@ use std::{
 const ACL: &str = include_str!("../../../certs/mosquitto.acl");
 
 /// Ends with the test.
-struct Mosquitto(Child);
+pub struct Mosquitto(Child);
 
 impl Drop for Mosquitto {
     fn drop(&mut self) {
@@ -24,12 +24,15 @@ impl Drop for Mosquitto {
 }
 
 /// None where there is no mosquitto, which is a failure where tests have to run.
-fn start(dir: &Path, port: u16) -> Option<Mosquitto> {
+pub fn start(dir: &Path, port: u16) -> Option<Mosquitto> {
     let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"]
         .into_iter()
         .find(|program| Path::new(program).exists());
     assert!(program.is_some() || std::env::var_os("CI").is_none(), "no mosquitto");
-    let server = certs::issue(dir, Kind::Broker, "localhost", &[], Replace::Refuse).unwrap();
+    let server = certs::paths(dir, Kind::Broker, "localhost");
+    if !server.cert.exists() {
+        certs::issue(dir, Kind::Broker, "localhost", &[], Replace::Refuse).unwrap();
+    }
     fs::write(dir.join("acl"), ACL).unwrap();
     let config = format!(
         "user root\nlistener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\

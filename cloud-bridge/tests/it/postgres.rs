@@ -136,7 +136,7 @@ impl Server {
         process.wait().unwrap();
     }
 
-    async fn connect(&self, database: &str) -> sqlx::Result<PgConnection> {
+    pub async fn connect(&self, database: &str) -> sqlx::Result<PgConnection> {
         let options = PgConnectOptions::new_without_pgpass()
             .host("localhost")
             .port(self.port)

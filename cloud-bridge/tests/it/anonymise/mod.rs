@@ -2,30 +2,26 @@
 
 mod amqp;
 mod api;
-mod described;
 mod kills;
 mod mending;
 mod pictures;
 mod workers;
 
-use crate::harness::Bench;
-use described::Described;
+use crate::{
+    described::{Described, ask},
+    harness::Bench,
+};
 use edgeveil_bridge::anonymise::JobId;
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 /// Detectors are slow in a build for tests, and machines busy. It bounds a test that has failed, and measures nothing.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -38,65 +34,6 @@ pub async fn patiently(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(timeout(PATIENCE, wait).await.is_ok(), "never came: {what}");
-}
-
-/// What the bridge said.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
-    }
-
-    pub fn id(&self) -> JobId {
-        assert_eq!(self.status, 202, "{} {}", self.status, String::from_utf8_lossy(&self.body));
-        self.json()["id"].as_str().unwrap().parse().unwrap()
-    }
-}
-
-/// One request of HTTP/1.1 on a connection of its own. What does not get through, as the answer came before, does not matter.
-pub async fn ask(
-    http: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Answer {
-    let mut stream = TcpStream::connect(http).await.unwrap();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    if !headers.iter().any(|(name, _)| *name == "content-length" || *name == "transfer-encoding") {
-        head += &format!("content-length: {}\r\n", body.len());
-    }
-    stream.write_all((head + "\r\n").as_bytes()).await.unwrap();
-    let _ = stream.write_all(body).await;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer with a head");
-    let mut body = answer.split_off(end + 4);
-    let head = String::from_utf8(answer).unwrap();
-    let mut lines = head.trim_end().split("\r\n");
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers: Vec<_> = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-        .collect();
-    assert!(!headers.iter().any(|(name, _)| name == "transfer-encoding"), "{headers:?}");
-    if method == "HEAD" {
-        body.clear();
-    }
-    Answer { status, headers, body }
 }
 
 /// A form as curl sends it.
