@@ -27,7 +27,7 @@ pub async fn outbox(State(web): State<Web>, view: View) -> Result<Markup, Failed
     let body = html! {
         section aria-labelledby="targets" {
             h2 #targets { "Alerts that go on" }
-            @if counts.is_empty() { p .dim { "No alert goes on to anybody. Name a target in the settings: [forward.aws], [forward.webhook] or [forward.kafka]." } }
+            @if counts.is_empty() { p .dim { "No alert goes on to anybody. Name a target in the settings: [forward.notify] for people, [forward.webhook], [forward.kafka] or [forward.aws] for programs." } }
             @else {
                 div .scroll tabindex="0" role="region" aria-label="Targets" { table {
                     thead { tr { th scope="col" { "Target" } th scope="col" { "Arrived" } th scope="col" { "Waiting" } th scope="col" { "Set aside" } } }
