@@ -1,8 +1,8 @@
 //! Settings from afar: what of the settings file somebody at the bridge may change, and the memory of it.
 //!
 //! A wish (`config/desired`) is put over the settings file and read like a file of that content; when it is wrong, it is refused
-//! and what ran before goes on. A good one is kept in the data folder, and the agent goes on with it as after a SIGHUP. It is proved once
-//! the agent has connected with it. A process that was started with one three times and has not connected goes back to the one before.
+//! and what ran before goes on. A good one is kept in the data folder, and the agent goes on with it as after a SIGHUP. It is proved a minute
+//! after the agent has connected with it. A process that was started with one three times and has not come so far goes back to the one before.
 
 use crate::settings::{self, Alerts, Settings};
 #[cfg(feature = "vision")]
@@ -16,13 +16,18 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
 use toml::{Table, Value};
 
 /// Below the data folder.
 const FILE: &str = "desired.json";
 /// Starts of the process that a wish has to connect in.
 const STARTS: u8 = 3;
+/// What has run so long since the agent has connected is proved.
+const PROVED: Duration = Duration::from_secs(60);
 /// Messages of the link that wait to be read. What comes beyond is dropped: a retained wish comes again with the next connection.
 const HEARD: usize = 8;
 /// Problems that an answer names, and bytes of each.
@@ -94,6 +99,12 @@ pub struct Tuner {
     standing: watch::Sender<Standing>,
     heard: mpsc::Receiver<Heard>,
     afar: Afar,
+    /// Whether they are wanted at all (`link.remote_settings`).
+    enabled: bool,
+    /// Whether this start of the process is counted.
+    counted: bool,
+    /// When what runs is proved: some time after the agent has connected.
+    proves_at: Option<Instant>,
 }
 
 impl Tuner {
@@ -110,9 +121,18 @@ impl Tuner {
         let (standing, watched) = watch::channel(Standing::default());
         let (sender, heard) = mpsc::channel(HEARD);
         let afar = Afar { standing: watched, heard: sender };
-        let mut tuner = Self { config, text, memory, file, standing, heard, afar };
-        tuner.count_start();
-        tuner
+        Self {
+            config,
+            text,
+            memory,
+            file,
+            standing,
+            heard,
+            afar,
+            enabled: false,
+            counted: false,
+            proves_at: None,
+        }
     }
 
     /// One that was never proved is given up after some starts.
@@ -122,7 +142,9 @@ impl Tuner {
             return;
         }
         if self.memory.starts >= STARTS {
-            let why = format!("the agent was started {STARTS} times with it and has not connected");
+            let why = format!(
+                "the agent was started {STARTS} times with it and never ran for a minute with a connection"
+            );
             tracing::error!(
                 id = runs.id,
                 why,
@@ -147,6 +169,16 @@ impl Tuner {
         let plain = settings::parse(&self.config, text.as_deref().unwrap_or(&self.text))?;
         if let Some(text) = text {
             self.text = text;
+        }
+        self.enabled = plain.link.remote_settings;
+        // What the link before has heard is about what ran before; a wish comes again with the next one.
+        while self.heard.try_recv().is_ok() {}
+        self.proves_at = None;
+        if !self.enabled {
+            return Ok(plain);
+        }
+        if !std::mem::replace(&mut self.counted, true) {
+            self.count_start();
         }
         let given_up = self.memory.given_up.as_ref();
         let mut answer = given_up.map(|(desired, why)| refusal(&desired.id, vec![why.clone()]));
@@ -176,30 +208,44 @@ impl Tuner {
         Ok(settings)
     }
 
-    /// Waits for a wish that is to run: with these settings.
-    pub async fn wish(&mut self) -> Settings {
+    /// Waits for a wish that is to run: [`Self::settings`] has it.
+    pub async fn wish(&mut self) {
+        if !self.enabled {
+            return std::future::pending().await;
+        }
         loop {
-            // This end has a sender too, so it is never closed.
-            let Some(heard) = self.heard.recv().await else { return std::future::pending().await };
-            match heard {
-                Heard::Connected => self.prove(),
-                Heard::Desired(payload) => {
-                    if let Some(settings) = self.read(&payload) {
-                        return settings;
-                    }
+            let proves_at = self.proves_at;
+            let proved = async {
+                match proves_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                () = proved => self.prove(),
+                // This end has a sender too, so it is never closed.
+                Some(heard) = self.heard.recv() => match heard {
+                    Heard::Connected => self.proves_at = Some(Instant::now() + PROVED),
+                    Heard::Desired(payload) => {
+                        if self.read(&payload) {
+                            return;
+                        }
+                    }
+                },
             }
         }
     }
 
     fn prove(&mut self) {
-        if self.memory.runs.is_some() && !self.memory.proved {
+        self.proves_at = None;
+        if !self.memory.proved {
             (self.memory.proved, self.memory.starts, self.memory.before) = (true, 0, None);
             self.keep();
         }
     }
 
-    fn read(&mut self, payload: &[u8]) -> Option<Settings> {
+    /// Whether it is to run.
+    fn read(&mut self, payload: &[u8]) -> bool {
         // Whoever clears the retained message wants nothing any more.
         let nothing = Desired { id: "none".to_owned(), settings: Tuning::default() };
         let desired = if payload.is_empty() { Ok(nothing) } else { Desired::from_json(payload) };
@@ -207,38 +253,48 @@ impl Tuner {
             Ok(desired) => desired,
             Err(error) => {
                 self.refuse("", vec![error.to_string()]);
-                return None;
+                return false;
             }
         };
-        let known = self.memory.runs.as_ref() == Some(&desired)
-            || self.memory.given_up.as_ref().is_some_and(|(known, _)| *known == desired)
-            || (payload.is_empty() && self.memory.runs.is_none());
-        if known {
-            return None;
+        if payload.is_empty() && self.memory.runs.is_none() {
+            return false;
         }
-        let settings = match over(&self.text, &desired.settings) {
-            Ok(settings) => settings,
-            Err(problems) => {
-                self.refuse(&desired.id, problems);
-                return None;
-            }
-        };
+        if let Some(answer) = self.known(&desired) {
+            // Whoever asks again may have missed the answer.
+            self.standing.send_modify(|standing| standing.desired = Some(answer));
+            return false;
+        }
+        if let Err(problems) = over(&self.text, &desired.settings) {
+            self.refuse(&desired.id, problems);
+            return false;
+        }
         let before = if self.memory.proved { self.memory.runs.take() } else { self.memory.before.take() };
         let runs = (!payload.is_empty()).then(|| desired.clone());
         let was = std::mem::replace(&mut self.memory, Memory { runs, before, ..Memory::default() });
         if !self.keep() {
             self.memory = was;
             self.refuse(&desired.id, vec![format!("{}: cannot be written", self.file.display())]);
-            return None;
+            return false;
         }
         tracing::info!(id = desired.id, "starting anew with settings from afar");
-        let answer = self.memory.runs.as_ref().map(|desired| DesiredAnswer {
-            id: desired.id.clone(),
-            state: Verdict::Applied,
-            problems: Vec::new(),
-        });
-        self.standing.send_replace(Standing { settings: tuning(&settings), desired: answer });
-        Some(settings)
+        true
+    }
+
+    /// The answer to a wish that was answered before.
+    fn known(&self, desired: &Desired) -> Option<DesiredAnswer> {
+        if let Some((known, why)) = &self.memory.given_up
+            && known == desired
+        {
+            return Some(refusal(&desired.id, vec![why.clone()]));
+        }
+        if self.memory.runs.as_ref() != Some(desired) {
+            return None;
+        }
+        // It may run, or no longer fit the file.
+        Some(match over(&self.text, &desired.settings) {
+            Ok(_) => DesiredAnswer { id: desired.id.clone(), state: Verdict::Applied, problems: Vec::new() },
+            Err(problems) => refusal(&desired.id, problems),
+        })
     }
 
     fn refuse(&mut self, id: &str, problems: Vec<String>) {
@@ -316,9 +372,37 @@ fn over(text: &str, tuning: &Tuning) -> Result<Settings, Vec<String>> {
         return Err(problems);
     }
     let merged = toml::to_string(&table).map_err(|error| vec![error.to_string()])?;
-    settings::parse(Path::new("settings from afar"), &merged).map_err(|problems| {
-        problems.list().iter().map(|problem| format!("{}: {}", problem.key, problem.what)).collect()
-    })
+    let settings = settings::parse(Path::new("settings from afar"), &merged).map_err(|problems| {
+        let list = problems.list().iter();
+        list.map(|problem| format!("{}: {}", problem.key, problem.what)).collect::<Vec<_>>()
+    })?;
+    #[cfg(feature = "vision")]
+    {
+        let problems = too_fast(text, &settings);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+    }
+    Ok(settings)
+}
+
+/// The veil keeps a face that it has lost for a number of frames, so more frames in the same time would shorten that.
+#[cfg(feature = "vision")]
+fn too_fast(text: &str, settings: &Settings) -> Vec<String> {
+    let pace = |camera: &settings::Camera| {
+        camera.schedule.every.map_or(camera.fps, |every| 1.0 / every.as_secs_f64())
+    };
+    let Ok(plain) = settings::parse(Path::new("the settings file"), text) else { return Vec::new() };
+    let pairs = settings.cameras.iter().zip(&plain.cameras);
+    let faster = pairs.filter(|(wanted, own)| pace(wanted) > pace(own) * 1.000_001);
+    faster
+        .map(|(wanted, own)| {
+            let (name, wanted, own) = (&wanted.name, pace(wanted), pace(own));
+            format!(
+                "camera.{name}: {wanted} images a second are more than the device's own file allows, {own}"
+            )
+        })
+        .collect()
 }
 
 fn number(value: &Value) -> Option<f64> {
@@ -390,6 +474,12 @@ mod tests {
         Tuner::open("agent.toml".into(), FILE_TEXT.to_owned(), dir)
     }
 
+    /// As the agent does: it hears a wish, and goes on with what comes of it.
+    fn run(tuner: &mut Tuner, payload: &[u8]) -> Settings {
+        assert!(tuner.read(payload), "{}", String::from_utf8_lossy(payload));
+        tuner.settings(None).unwrap()
+    }
+
     fn rate(settings: &Settings) -> f64 {
         settings.sensors[0].rate
     }
@@ -412,12 +502,12 @@ mod tests {
         );
         let desired =
             wish("a", r#"{"health":{"interval":"2 min"},"sensor":{"env":{"rate":2,"alerts":"episodes"}}}"#);
-        let settings = tuner.read(&desired).unwrap();
+        let settings = run(&mut tuner, &desired);
         assert_eq!((rate(&settings), settings.health_interval), (2.0, Duration::from_secs(120)));
         assert_eq!(settings.sensors[1].rate, 1.0);
         assert_eq!(answer(&tuner), ("a".to_owned(), Verdict::Applied));
         // The same one again, as with each connection, is no news.
-        assert!(tuner.read(&desired).is_none());
+        assert!(!tuner.read(&desired));
         tuner.prove();
         let mut tuner = open(dir.path());
         assert_eq!(rate(&tuner.settings(None).unwrap()), 2.0);
@@ -425,11 +515,11 @@ mod tests {
         // The file has changed meanwhile.
         let text = FILE_TEXT.replace("rate = 5", "rate = 7");
         assert_eq!(rate(&tuner.settings(Some(text.clone())).unwrap()), 2.0);
-        assert_eq!(rate(&tuner.read(&wish("b", "{}")).unwrap()), 7.0);
+        assert_eq!(rate(&run(&mut tuner, &wish("b", "{}"))), 7.0);
         assert_eq!(answer(&tuner), ("b".to_owned(), Verdict::Applied));
-        assert_eq!(rate(&tuner.read(b"").unwrap()), 7.0);
+        assert_eq!(rate(&run(&mut tuner, b"")), 7.0);
         assert_eq!(tuner.standing.borrow().desired, None);
-        assert!(tuner.read(b"").is_none());
+        assert!(!tuner.read(b""));
     }
 
     #[test]
@@ -437,7 +527,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut tuner = open(dir.path());
         tuner.settings(None).unwrap();
-        tuner.read(&wish("good", r#"{"sensor":{"env":{"rate":2}}}"#)).unwrap();
+        run(&mut tuner, &wish("good", r#"{"sensor":{"env":{"rate":2}}}"#));
         for (json, why) in [
             (r#"{"sensor":{"env":{"rate":0}}}"#, "sensor[0].rate"),
             (r#"{"sensor":{"air":{"rate":1}}}"#, "sensor.air: there is no such group"),
@@ -445,13 +535,16 @@ mod tests {
             (r#"{"health":{"interval":"soon"}}"#, "health.interval"),
             (r#"{"sensor":{"env":{"alerts":"all"}}}"#, "sensor[0].alerts"),
         ] {
-            assert!(tuner.read(&wish("bad", json)).is_none(), "{json}");
+            assert!(!tuner.read(&wish("bad", json)), "{json}");
             assert_eq!(answer(&tuner), ("bad".to_owned(), Verdict::Refused));
             let problems = tuner.standing.borrow().desired.clone().unwrap().problems;
             assert!(problems[0].contains(why), "{json}: {problems:?}");
         }
-        assert!(tuner.read(br#"{"schema":"edgeveil.desired/1","id":"x","settings":{"veil":{}}}"#).is_none());
+        assert!(!tuner.read(br#"{"schema":"edgeveil.desired/1","id":"x","settings":{"veil":{}}}"#));
         assert!(tuner.standing.borrow().desired.clone().unwrap().problems[0].contains("veil"));
+        // The good one is asked for again: it is answered again.
+        assert!(!tuner.read(&wish("good", r#"{"sensor":{"env":{"rate":2}}}"#)));
+        assert_eq!(answer(&tuner), ("good".to_owned(), Verdict::Applied));
         let mut tuner = open(dir.path());
         assert_eq!(rate(&tuner.settings(None).unwrap()), 2.0);
     }
@@ -461,10 +554,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut tuner = open(dir.path());
         tuner.settings(None).unwrap();
-        tuner.read(&wish("a", r#"{"sensor":{"env":{"rate":2}}}"#)).unwrap();
+        run(&mut tuner, &wish("a", r#"{"sensor":{"env":{"rate":2}}}"#));
         tuner.prove();
         let b = wish("b", r#"{"sensor":{"env":{"rate":3}}}"#);
-        tuner.read(&b).unwrap();
+        run(&mut tuner, &b);
         for _ in 0..STARTS {
             assert_eq!(rate(&open(dir.path()).settings(None).unwrap()), 3.0);
         }
@@ -472,7 +565,37 @@ mod tests {
         assert_eq!(rate(&tuner.settings(None).unwrap()), 2.0);
         assert_eq!(answer(&tuner), ("b".to_owned(), Verdict::Refused));
         // It is retained at the broker, and comes again.
-        assert!(tuner.read(&b).is_none());
+        assert!(!tuner.read(&b));
+        assert_eq!(rate(&open(dir.path()).settings(None).unwrap()), 2.0);
+    }
+
+    #[test]
+    fn what_was_taken_back_does_not_come_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tuner = open(dir.path());
+        tuner.settings(None).unwrap();
+        run(&mut tuner, &wish("a", r#"{"sensor":{"env":{"rate":2}}}"#));
+        tuner.prove();
+        run(&mut tuner, b"");
+        tuner.prove();
+        run(&mut tuner, &wish("b", r#"{"sensor":{"env":{"rate":3}}}"#));
+        for _ in 0..STARTS {
+            assert_eq!(rate(&open(dir.path()).settings(None).unwrap()), 3.0);
+        }
+        assert_eq!(rate(&open(dir.path()).settings(None).unwrap()), 5.0, "the file, not the first wish");
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_neither_heard_nor_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tuner = open(dir.path());
+        tuner.settings(None).unwrap();
+        run(&mut tuner, &wish("a", r#"{"sensor":{"env":{"rate":2}}}"#));
+        let off = FILE_TEXT.replace("[link]\n", "[link]\nremote_settings = false\n");
+        for _ in 0..STARTS + 2 {
+            let mut tuner = Tuner::open("agent.toml".into(), off.clone(), dir.path());
+            assert_eq!(rate(&tuner.settings(None).unwrap()), 5.0);
+        }
         assert_eq!(rate(&open(dir.path()).settings(None).unwrap()), 2.0);
     }
 
@@ -481,7 +604,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut tuner = open(dir.path());
         tuner.settings(None).unwrap();
-        tuner.read(&wish("a", r#"{"sensor":{"soil":{"rate":2}}}"#)).unwrap();
+        run(&mut tuner, &wish("a", r#"{"sensor":{"soil":{"rate":2}}}"#));
         let (text, _) = FILE_TEXT.rsplit_once("[[sensor]]").unwrap();
         let settings = tuner.settings(Some(text.to_owned())).unwrap();
         assert_eq!((settings.sensors.len(), rate(&settings)), (1, 5.0));
@@ -509,5 +632,13 @@ mod tests {
         let door = over(r#"{"camera":{"door":{"fps":0.5}}}"#).unwrap().cameras.remove(0);
         assert_eq!((door.fps, door.throttled_fps), (0.5, 0.25));
         assert!(serde_json::from_str::<Tuning>(r#"{"camera":{"door":{"masks":[]}}}"#).is_err());
+        // No faster than the file: the veil's memory counts frames.
+        for fast in [r#"{"camera":{"door":{"fps":4.1}}}"#, r#"{"camera":{"door":{"every":"200 ms"}}}"#] {
+            assert!(
+                over(fast).unwrap_err()[0].contains("more than the device's own file allows, 4"),
+                "{fast}"
+            );
+        }
+        assert_eq!(over(r#"{"camera":{"door":{"fps":4}}}"#).unwrap().cameras[0].fps, 4.0);
     }
 }

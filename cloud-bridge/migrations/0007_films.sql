@@ -15,6 +15,7 @@ CREATE TABLE film (
     oldest      INTEGER,                    -- when the first of its images was received
     object      TEXT,                       -- its key in the store, once it is done
     bytes       INTEGER NOT NULL DEFAULT 0,
+    attempts    INTEGER NOT NULL DEFAULT 0, -- times that it was begun
     note        TEXT                        -- what was left out, or why there is none
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX film_asked ON film (asked);

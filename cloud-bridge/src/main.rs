@@ -140,6 +140,7 @@ async fn timelapse(settings: &Settings, args: &TimelapseArgs) -> Result<ExitCode
         distinct: args.distinct,
         stamp: (!args.no_stamp).then(|| zone.clone()),
         side: args.side,
+        most: u64::MAX,
         file: args.output.clone(),
     };
     let (catalog, objects) =

@@ -200,7 +200,7 @@ impl Bridge {
         let retention = tokio::spawn(retention.run(stops.retention.clone()));
         let (ask_for_films, orders) = watch::channel(());
         let (kept, data) = (settings.retention.images, &settings.data_dir);
-        let studio = Studio::new(catalog.clone(), objects.clone(), data, orders, kept);
+        let studio = Studio::new(catalog.clone(), objects.clone(), data, orders, kept, settings.films.0);
         let studio = tokio::spawn(studio.run(stops.pictures.clone()));
         let address = http.local_addr().context("the address of the pages")?;
         let mut enroll = None;
@@ -224,6 +224,7 @@ impl Bridge {
             access,
             live: web::Live::start(asked, woken, stops.web.clone()),
             wishes,
+            films: settings.films.0 > 0,
             studio: ask_for_films,
             small: Arc::new(Semaphore::new(web::MEGAPIXELS as usize)),
         };

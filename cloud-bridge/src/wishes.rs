@@ -49,10 +49,13 @@ impl Wishes {
     /// Until it is stopped.
     pub async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
+            let mut after = String::new();
             loop {
                 sleep(ROUND).await;
                 // The pages tell when the catalog does not answer.
-                let Ok(wishes) = self.catalog.unanswered_wishes(MOST).await else { continue };
+                let Ok(wishes) = self.catalog.unanswered_wishes(&after, MOST).await else { continue };
+                let last = wishes.last().filter(|_| wishes.len() == MOST as usize);
+                after = last.map_or_else(String::new, |(device, _)| device.clone());
                 for (device, desired) in wishes {
                     let Ok(device) = device.parse::<DeviceName>() else { continue };
                     let topic = self.topics.of(&device, &Topic::Desired);

@@ -1,10 +1,10 @@
 //! `edgeveil-agent run`
 
 use super::{Failure, logs, read};
-use crate::{allocator, settings::Settings, tuning::Tuner};
+use crate::{allocator, tuning::Tuner};
 use anyhow::{Context, Result};
 use sd_notify::NotifyState::{self, Ready, Reloading, Stopping};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -17,9 +17,7 @@ pub fn run(config: PathBuf) -> Result<(), Failure> {
     let (mut settings, text) = read(&config)?;
     logs::start();
     let mut tuner = Tuner::open(config.clone(), text, &settings.device.data_dir);
-    if settings.link.remote_settings {
-        settings = tuner.settings(None).map_err(|problems| Failure::from(anyhow::anyhow!("{problems}")))?;
-    }
+    settings = tuner.settings(None).map_err(|problems| Failure::from(anyhow::anyhow!("{problems}")))?;
     #[cfg(feature = "vision")]
     let has_cameras = !settings.cameras.is_empty();
     #[cfg(not(feature = "vision"))]
@@ -47,10 +45,13 @@ pub fn run(config: PathBuf) -> Result<(), Failure> {
             let next = loop {
                 tokio::select! {
                     ended = &mut running => return ended,
-                    wished = tuner.wish() => break Some(wished),
+                    () = tuner.wish() => break Some(None),
                     order = orders.recv() => match order {
-                        Some(Order::ReadAnew) => match anew(&config, &mut tuner) {
-                            Ok(new) => break Some(new),
+                        Some(Order::ReadAnew) => match read(&config) {
+                            Ok((_, text)) => {
+                                tracing::info!(config = %config.display(), "starting anew with the settings as they are now");
+                                break Some(Some(text));
+                            }
                             Err(failure) => tracing::error!(%failure, "the new settings are not taken; the agent goes on as it was"),
                         },
                         Some(Order::Stop) | None => break None,
@@ -66,7 +67,8 @@ pub fn run(config: PathBuf) -> Result<(), Failure> {
             stop.cancel();
             running.await?;
             match next {
-                Some(new) => settings = new,
+                // Only now, so that the link that has ended does not tell of what does not run yet.
+                Some(text) => settings = tuner.settings(text).map_err(|problems| anyhow::anyhow!("{problems}"))?,
                 None => return Ok(()),
             }
         }
@@ -79,16 +81,6 @@ pub fn run(config: PathBuf) -> Result<(), Failure> {
 /// Without systemd nobody listens, which is no mistake.
 fn tell(state: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(state);
-}
-
-/// The file as it is now, with what is wanted from afar over it.
-fn anew(config: &Path, tuner: &mut Tuner) -> Result<Settings, Failure> {
-    let (settings, text) = read(config)?;
-    tracing::info!(config = %config.display(), "starting anew with the settings as they are now");
-    if !settings.link.remote_settings {
-        return Ok(settings);
-    }
-    tuner.settings(Some(text)).map_err(|problems| anyhow::anyhow!("{problems}").into())
 }
 
 enum Order {

@@ -15,6 +15,7 @@ CREATE TABLE film (
     oldest      BIGINT,                    -- when the first of its images was received
     object      TEXT,                       -- its key in the store, once it is done
     bytes       BIGINT NOT NULL DEFAULT 0,
+    attempts    BIGINT NOT NULL DEFAULT 0,  -- times that it was begun
     note        TEXT                        -- what was left out, or why there is none
 );
 CREATE INDEX film_asked ON film (asked);

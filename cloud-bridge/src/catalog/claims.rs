@@ -104,7 +104,8 @@ impl Locks {
         if self.connection.is_none() {
             // Whatever a connection before this one held is no longer held.
             self.held.clear();
-            self.connection = Some(PgConnection::connect_with(&pool.connect_options()).await?);
+            self.connection =
+                Some(PgConnection::connect_with(&super::turn::lasting(&pool.connect_options())).await?);
         }
         let tried = self.lock_and_read(target, taken, most, limit).await;
         if tried.is_err() {

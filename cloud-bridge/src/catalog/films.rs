@@ -9,7 +9,7 @@ pub const MAX_WAITING: i64 = 5;
 
 const FILM: &str =
     "SELECT id, asked, asked_by, device, camera, wanted, state, changed, looked, images, frames, oldest,
-    object, bytes, note FROM film";
+    object, bytes, note, attempts FROM film";
 
 /// A film.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -44,6 +44,8 @@ pub struct FilmRow {
     pub bytes: i64,
     /// What was left out, or why there is none.
     pub note: Option<String>,
+    /// Times that it was begun.
+    pub attempts: i64,
 }
 
 /// A film that is done.
@@ -119,7 +121,7 @@ impl Catalog {
             self.store.rows(ask(&sql).bind(silent).bind(holder)).await.map_err(&failed)?;
         for film in found {
             // Whoever is first has it.
-            let sql = "UPDATE film SET state = 'working', holder = $1, changed = $2
+            let sql = "UPDATE film SET state = 'working', holder = $1, changed = $2, attempts = attempts + 1
                  WHERE id = $3 AND state = $4 AND changed = $5";
             let take = ask(sql).bind(holder).bind(now).bind(film.id.as_str());
             let taken = self.store.run(take.bind(film.state.as_str()).bind(film.changed)).await;
@@ -142,6 +144,13 @@ impl Catalog {
              WHERE id = $4 AND holder = $5 AND state = 'working'";
         let note = ask(sql).bind(now).bind(looked).bind(images).bind(id).bind(holder);
         self.store.run(note).await.map(|rows| rows > 0).map_err(self.failed("noting a film's progress"))
+    }
+
+    /// By which key it is going to be in the store. False: it is no longer this one's.
+    pub async fn film_goes_to(&self, id: &str, holder: &str, object: &str) -> Result<bool, CatalogError> {
+        let sql = "UPDATE film SET object = $1 WHERE id = $2 AND holder = $3 AND state = 'working'";
+        let note = ask(sql).bind(object).bind(id).bind(holder);
+        self.store.run(note).await.map(|rows| rows > 0).map_err(self.failed("noting where a film goes"))
     }
 
     /// It is done. False: it is no longer this one's.
@@ -192,9 +201,9 @@ impl Catalog {
         run.map(drop).map_err(self.failed("removing a film"))
     }
 
-    /// Keys and lengths of the objects of all films.
-    pub async fn film_objects(&self) -> Result<Vec<(String, i64)>, CatalogError> {
-        let sql = "SELECT object, bytes FROM film WHERE object IS NOT NULL";
+    /// Keys of the objects of all films, and the lengths of those that are done.
+    pub async fn film_objects(&self) -> Result<Vec<(String, Option<i64>)>, CatalogError> {
+        let sql = "SELECT object, CASE WHEN state = 'done' THEN bytes END FROM film WHERE object IS NOT NULL";
         self.store.rows(ask(sql)).await.map_err(self.failed("reading films"))
     }
 }

@@ -94,6 +94,7 @@ fn postgres_remedy(code: &str) -> Option<&'static str> {
         "42501" => Some("this user may not; make it the database's owner, or grant it CREATE on the schema"),
         "53100" => Some("no space left on the server; free some, nothing is lost meanwhile"),
         "53300" => Some("it has too many connections; raise max_connections, a replica takes up to 10"),
+        "57014" => Some("it did not answer in time; see what holds its tables locked (pg_stat_activity)"),
         "57P03" => Some("it is starting up or shutting down; trying again helps"),
         "25006" => Some("it is read-only, a standby perhaps; name the primary in catalog.postgres.host"),
         _ => None,

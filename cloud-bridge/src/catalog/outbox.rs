@@ -140,11 +140,12 @@ impl Outbox {
         tx.commit().await.map_err(failed)
     }
 
-    /// When the last row that is done was.
-    pub async fn last_done(&self) -> Result<Option<i64>, CatalogError> {
-        let sql =
-            "SELECT done FROM outbox WHERE target = $1 AND done IS NOT NULL ORDER BY number DESC LIMIT 1";
-        let done: Result<Option<(i64,)>, _> = self.catalog.store.row(ask(sql).bind(self.target)).await;
+    /// When the last row that is done was; with `like` of those whose payload is.
+    pub async fn last_done(&self, like: Option<&str>) -> Result<Option<i64>, CatalogError> {
+        let sql = "SELECT done FROM outbox WHERE target = $1 AND done IS NOT NULL AND payload LIKE $2
+             ORDER BY number DESC LIMIT 1";
+        let asked = ask(sql).bind(self.target).bind(like.unwrap_or("%"));
+        let done: Result<Option<(i64,)>, _> = self.catalog.store.row(asked).await;
         Ok(done.map_err(self.catalog.failed("reading the outbox"))?.map(|(done,)| done))
     }
 

@@ -54,6 +54,10 @@ impl Question {
 }
 
 impl Patience {
+    pub fn most(&self) -> Duration {
+        self.most
+    }
+
     pub fn new(most: Duration) -> Self {
         Self { most, silences: Arc::default() }
     }

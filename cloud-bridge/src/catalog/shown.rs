@@ -261,10 +261,27 @@ impl Catalog {
         self.store.rows(with(&sql, wanted.values)).await.map_err(self.failed("reading alerts"))
     }
 
-    /// Alerts that arrived since a moment, the first first.
-    pub async fn alerts_since(&self, received: i64, most: u32) -> Result<Vec<AlertRow>, CatalogError> {
-        let sql = format!("{ALERT} WHERE received >= $1 ORDER BY received, device, id LIMIT {most}");
-        self.store.rows(ask(&sql).bind(received)).await.map_err(self.failed("reading alerts"))
+    /// Alerts that arrived after another one, which is named by when it did, its device and its id; the first first.
+    pub async fn alerts_after(
+        &self,
+        (received, device, id): (i64, &str, &str),
+        most: u32,
+    ) -> Result<Vec<AlertRow>, CatalogError> {
+        let sql = format!(
+            "{ALERT} WHERE received >= $1 AND (received > $1 OR (device, id) > ($2, $3)) ORDER BY received, device, id LIMIT {most}"
+        );
+        let asked = ask(&sql).bind(received).bind(device).bind(id);
+        self.store.rows(asked).await.map_err(self.failed("reading alerts"))
+    }
+
+    /// The last of those that arrived since a moment, the first of them first.
+    pub async fn last_alerts_since(&self, received: i64, most: u32) -> Result<Vec<AlertRow>, CatalogError> {
+        let sql =
+            format!("{ALERT} WHERE received >= $1 ORDER BY received DESC, device DESC, id DESC LIMIT {most}");
+        let rows: Result<Vec<AlertRow>, _> = self.store.rows(ask(&sql).bind(received)).await;
+        let mut rows = rows.map_err(self.failed("reading alerts"))?;
+        rows.reverse();
+        Ok(rows)
     }
 
     /// A device's alerts of some time by its own clock.

@@ -212,7 +212,13 @@ impl Store {
 
     /// To change things together.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
-        self.wait(Question::Write, "BEGIN", self.database.begin()).await
+        let mut tx = self.wait(Question::Write, "BEGIN", self.database.begin()).await?;
+        if let (Some(patience), Tx::Postgres(tx)) = (&self.patience, &mut tx) {
+            // Of what follows the server itself gives up what takes too long.
+            let limit = format!("SET LOCAL statement_timeout = {}", patience.most().as_millis());
+            sqlx::query(&limit).execute(&mut **tx).await?;
+        }
+        Ok(tx)
     }
 
     /// To look at things as they were at one moment.

@@ -49,13 +49,15 @@ impl Catalog {
         Ok(known)
     }
 
-    /// Devices that are there and have not answered what is wanted of them, with that.
-    pub async fn unanswered_wishes(&self, most: u32) -> Result<Vec<(String, String)>, CatalogError> {
+    /// Devices that are there and have not answered what is wanted of them, with that: by name, after one of them.
+    pub async fn unanswered_wishes(
+        &self,
+        after: &str,
+        most: u32,
+    ) -> Result<Vec<(String, String)>, CatalogError> {
         let sql = "SELECT name, desired FROM device WHERE desired IS NOT NULL AND state = 'online'
-             AND (answered IS NULL OR answered <> desired_id) ORDER BY desired_at, name LIMIT $1";
-        self.store
-            .rows(ask(sql).bind(i64::from(most)))
-            .await
-            .map_err(self.failed("reading what is wanted of devices"))
+             AND (answered IS NULL OR answered <> desired_id) AND name > $1 ORDER BY name LIMIT $2";
+        let asked = ask(sql).bind(after).bind(i64::from(most));
+        self.store.rows(asked).await.map_err(self.failed("reading what is wanted of devices"))
     }
 }

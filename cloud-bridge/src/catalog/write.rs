@@ -329,7 +329,6 @@ async fn dead_letters(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
 async fn seen(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
     let mut seen: BTreeSet<&DeviceName> = batch.records.iter().map(|record| &record.device).collect();
     seen.extend(batch.health.iter().map(|health| &health.device));
-    seen.extend(batch.told.iter().map(|told| &told.device));
     // A last will is the broker's word, not the device's, and a goodbye is repeated by brokers: both are left to `devices`.
     let is_there = |presence: &&Presence| presence.status.state == DeviceState::Online;
     seen.extend(batch.presence.iter().filter(is_there).map(|presence| &presence.device));
@@ -377,7 +376,13 @@ async fn devices(tx: &mut Tx, batch: &Batch) -> sqlx::Result<()> {
         tx.run(row.bind(json.as_str()).bind(now).bind(device.as_str())).await?;
     }
     for Told { device, json, answered } in &batch.told {
-        let row = ask("UPDATE device SET reported = $1, reported_at = $2, answered = $3 WHERE name = $4");
+        // It is retained, and a broker that repeats it says nothing about when the device was there.
+        let row = ask(
+            "INSERT INTO device (name, first_seen, last_seen) VALUES ($1, $2, $2) ON CONFLICT DO NOTHING",
+        );
+        tx.run(row.bind(device.as_str()).bind(now)).await?;
+        let row = ask("UPDATE device SET reported = $1, reported_at = $2, answered = $3
+             WHERE name = $4 AND (reported IS NULL OR reported <> $1)");
         tx.run(row.bind(json.as_str()).bind(now).bind(answered.as_deref()).bind(device.as_str())).await?;
     }
     Ok(())

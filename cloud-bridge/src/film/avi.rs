@@ -1,6 +1,6 @@
 //! Motion JPEG in an AVI file: large, and needs nothing to be made. The form is that of Microsoft's "AVI RIFF File Reference".
 
-use super::{FilmError, frame::Frame};
+use super::frame::Frame;
 use jpeg_encoder::{ColorType, Encoder};
 use std::{
     fs::File,
@@ -23,21 +23,27 @@ impl Part {
         Ok(Self { path: path.to_owned(), file: BufWriter::new(File::create(path)?) })
     }
 
-    pub fn write(&mut self, frame: &Frame) -> Result<(), FilmError> {
-        let failed = |error| FilmError::File { path: self.path.clone(), error };
-        let mut jpeg = Vec::new();
-        let (width, height) = (frame.width as u16, frame.height as u16);
-        Encoder::new(&mut jpeg, QUALITY)
-            .encode(&frame.pixels, width, height, ColorType::Rgb)
-            .map_err(|error| failed(io::Error::other(error)))?;
-        let length = (jpeg.len() as u32).to_le_bytes();
-        self.file.write_all(&length).and_then(|()| self.file.write_all(&jpeg)).map_err(failed)
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    pub fn close(mut self) -> Result<(), FilmError> {
-        let done = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
-        done.map_err(|error| FilmError::File { path: self.path, error })
+    pub fn push(&mut self, jpeg: &[u8]) -> io::Result<()> {
+        self.file.write_all(&(jpeg.len() as u32).to_le_bytes())?;
+        self.file.write_all(jpeg)
     }
+
+    pub fn close(mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()
+    }
+}
+
+/// A frame as JPEG.
+pub fn encode(frame: &Frame) -> io::Result<Vec<u8>> {
+    let mut jpeg = Vec::new();
+    let (width, height) = (frame.width as u16, frame.height as u16);
+    let done = Encoder::new(&mut jpeg, QUALITY).encode(&frame.pixels, width, height, ColorType::Rgb);
+    done.map(|()| jpeg).map_err(io::Error::other)
 }
 
 /// Puts parts into one film.

@@ -26,6 +26,8 @@ use std::{
 
 /// Frames in a part.
 const PART: usize = 250;
+/// Bytes that a film leaves free on its disk.
+const SPARE: u64 = 64 << 20;
 /// Images that are asked for at once.
 const AT_ONCE: u32 = 500;
 
@@ -54,6 +56,8 @@ pub struct Wanted {
     pub stamp: Option<jiff::tz::TimeZone>,
     /// The larger side of a frame at the most.
     pub side: u32,
+    /// Bytes of the film at the most.
+    pub most: u64,
     /// `FILE.mp4`: H.264, by ffmpeg. `FILE.avi`: Motion JPEG, without.
     pub file: PathBuf,
 }
@@ -91,6 +95,12 @@ pub enum FilmError {
     /// All were left out.
     #[error("all {0} images were left out; lower --dark and --blurred, or try without --distinct")]
     AllLeftOut(u64),
+    /// It would fill the disk.
+    #[error("it is larger than {} MiB: take fewer days, or one image of a longer time", .0 >> 20)]
+    TooLarge(u64),
+    /// The disk is nearly full.
+    #[error("{path}: no room for it; free some", path = .0.display())]
+    NoRoom(PathBuf),
     /// A film of that kind cannot be made.
     #[error("{0}: wants FILE.mp4 (H.264, by ffmpeg) or FILE.avi (Motion JPEG)")]
     Kind(PathBuf),
@@ -127,6 +137,9 @@ struct Progress {
     of: String,
     /// Parts that are whole.
     parts: usize,
+    /// Their length.
+    #[serde(default)]
+    bytes: u64,
     /// Images of the plan that were looked at.
     next: usize,
     made: Made,
@@ -168,13 +181,24 @@ pub async fn make(
                 Some(writer) => writer,
                 none => none.insert(Writer::open(kind, &unfinished, &frame, wanted.fps)?),
             };
-            writer.write(&frame).await?;
+            writer.write(frame).await?;
             frames += 1;
         }
         if let Some(writer) = writer {
             writer.close().await?;
             fs::rename(&unfinished, &part).map_err(at(&part))?;
             progress.parts += 1;
+            progress.bytes += fs::metadata(&part).map_err(at(&part))?.len();
+            let problem = if progress.bytes > wanted.most {
+                Some(FilmError::TooLarge(wanted.most))
+            } else {
+                // The whole is put beside its parts.
+                (room(&folder) < progress.bytes + SPARE).then(|| FilmError::NoRoom(folder.clone()))
+            };
+            if let Some(problem) = problem {
+                fs::remove_dir_all(&folder).map_err(at(&folder))?;
+                return Err(problem);
+            }
         }
         progress.note(&folder)?;
     }
@@ -187,11 +211,24 @@ pub async fn make(
     let parts: Vec<_> = (0..progress.parts).map(|n| format!("{n:06}.{}", kind.part())).collect();
     match kind {
         Kind::Mp4 => ffmpeg::join(&folder, &parts, &whole).await?,
-        Kind::Avi => avi::join(&folder, &parts, &whole, size, wanted.fps).map_err(at(&whole))?,
+        Kind::Avi => {
+            let (folder, to, fps) = (folder.clone(), whole.clone(), wanted.fps);
+            blocking(move || avi::join(&folder, &parts, &to, size, fps)).await.map_err(at(&whole))?;
+        }
     }
     fs::rename(&whole, &wanted.file).map_err(at(&wanted.file))?;
     fs::remove_dir_all(&folder).map_err(at(&folder))?;
     Ok(progress.made)
+}
+
+/// Free bytes where a folder is; without an answer there are enough.
+fn room(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// On a thread that may wait for a disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 impl Progress {
@@ -351,17 +388,24 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, frame: &Frame) -> Result<(), FilmError> {
+    async fn write(&mut self, frame: Frame) -> Result<(), FilmError> {
         match self {
-            Self::Mp4(encoder) => encoder.write(frame).await,
-            Self::Avi(part) => part.write(frame),
+            Self::Mp4(encoder) => encoder.write(&frame).await,
+            Self::Avi(part) => {
+                let jpeg = blocking(move || avi::encode(&frame)).await;
+                let path = part.path().to_owned();
+                jpeg.and_then(|jpeg| part.push(&jpeg)).map_err(at(&path))
+            }
         }
     }
 
     async fn close(self) -> Result<(), FilmError> {
         match self {
             Self::Mp4(encoder) => encoder.close().await,
-            Self::Avi(part) => part.close(),
+            Self::Avi(part) => {
+                let path = part.path().to_owned();
+                blocking(move || part.close()).await.map_err(at(&path))
+            }
         }
     }
 }

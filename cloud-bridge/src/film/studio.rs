@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(10);
 /// Images that one film may look at.
 pub const MAX_IMAGES: i64 = 50_000;
+/// Attempts at one film: more do not help, and each costs a bridge its time, or its life.
+const ATTEMPTS: i64 = 3;
 /// The larger side of a frame.
 const SIDE: u32 = 1920;
 /// Below this mean brightness it is night.
@@ -87,6 +89,8 @@ pub struct Studio {
     asked: watch::Receiver<()>,
     /// How long images are kept.
     kept: Option<Duration>,
+    /// Bytes of a film at the most.
+    most: u64,
 }
 
 /// What keeps a film from being made now.
@@ -108,10 +112,11 @@ impl Studio {
         data: &Path,
         asked: watch::Receiver<()>,
         kept: Option<Duration>,
+        most: u64,
     ) -> Self {
         let folder = data.join("films");
         let (holder, lock) = holder(&folder);
-        Self { catalog, objects, folder, holder, _lock: lock, asked, kept }
+        Self { catalog, objects, folder, holder, _lock: lock, asked, kept, most }
     }
 
     /// Until it is stopped.
@@ -153,6 +158,15 @@ impl Studio {
         let Some(film) = self.catalog.take_film(&self.holder, now, now - SILENT).await? else {
             return Ok(false);
         };
+        if film.attempts >= ATTEMPTS {
+            let why = format!("it was begun {ATTEMPTS} times and never finished: the bridge's log says why");
+            self.catalog.film_failed(&film.id, &self.holder, now, &why).await?;
+            return Ok(true);
+        }
+        if let Some(object) = &film.object {
+            // Of an attempt that was cut off.
+            self.objects.delete(object).await?;
+        }
         self.film(&film).await?;
         Ok(true)
     }
@@ -186,26 +200,32 @@ impl Studio {
     }
 
     async fn film(&self, film: &FilmRow) -> Result<(), Trouble> {
-        let Some(mut wanted) = wanted(film) else {
+        let Some(mut wanted) = wanted(film, self.most) else {
             let why = "it was asked for by another version of the bridge";
             return Ok(self.catalog.film_failed(&film.id, &self.holder, now(), why).await?);
         };
         let file = |error| Trouble::File { path: self.folder.clone(), error };
         fs::create_dir_all(&self.folder).map_err(file)?;
-        let h264 = ffmpeg::is_there().await.is_ok();
-        wanted.file = self.folder.join(format!("{}.{}", film.id, if h264 { "mp4" } else { "avi" }));
+        let end = if ffmpeg::is_there().await.is_ok() { "mp4" } else { "avi" };
+        wanted.file = self.folder.join(format!("{}.{end}", film.id));
         let (progress, seen) = watch::channel((0, 0));
         let told = |looked: usize, images: usize| _ = progress.send_replace((looked as i64, images as i64));
-        let made = tokio::select! {
-            made = self.make(&wanted, told) => made,
-            gone = self.note(&film.id, seen) => {
+        let stop = CancellationToken::new();
+        let work = async {
+            let (made, oldest) = self.make(&wanted, told).await?;
+            self.keep(film, &wanted.file, made, oldest, &stop).await
+        };
+        let done = tokio::select! {
+            done = work => done,
+            gone = self.note(&film.id, seen, &stop) => {
                 gone?;
                 tracing::info!(film = film.id, "a film is no longer wanted here");
                 return Ok(());
             }
         };
-        match made {
-            Ok((made, oldest)) => self.keep(film, &wanted.file, made, oldest, h264).await,
+        match done {
+            Ok(()) => Ok(()),
+            // It is tried again, and given up after some attempts.
             Err(FilmError::Catalog(error)) => Err(error.into()),
             Err(FilmError::Objects(error)) => Err(error.into()),
             Err(error) => {
@@ -236,29 +256,42 @@ impl Studio {
     }
 
     /// Notes how far it is, until nobody wants it from this bridge.
-    async fn note(&self, id: &str, seen: watch::Receiver<(i64, i64)>) -> Result<(), CatalogError> {
+    async fn note(
+        &self,
+        id: &str,
+        seen: watch::Receiver<(i64, i64)>,
+        stop: &CancellationToken,
+    ) -> Result<(), CatalogError> {
         loop {
             let progress = *seen.borrow();
             // A catalog that fails for a while is no reason to stop.
             if let Ok(false) = self.catalog.film_goes_on(id, &self.holder, now(), progress).await {
+                // What is half written to the store is taken back there, which takes a moment.
+                stop.cancel();
+                sleep(NOTE).await;
                 return Ok(());
             }
             sleep(NOTE).await;
         }
     }
 
+    /// Each attempt has a name of its own in the store, which stands in the row before there is anything by it.
     async fn keep(
         &self,
         film: &FilmRow,
         file: &Path,
         made: Made,
         oldest: i64,
-        h264: bool,
-    ) -> Result<(), Trouble> {
-        let object = format!("films/{}.{}", film.id, if h264 { "mp4" } else { "avi" });
-        let bytes = self.objects.put_file(&object, file).await?;
+        stop: &CancellationToken,
+    ) -> Result<(), FilmError> {
+        let end = file.extension().and_then(|end| end.to_str()).unwrap_or("mp4");
+        let object = format!("films/{}-{}.{end}", film.id, film.attempts + 1);
+        if !self.catalog.film_goes_to(&film.id, &self.holder, &object).await? {
+            return Ok(());
+        }
+        let bytes = self.objects.put_file(&object, file, stop).await?;
         let mut note: Vec<String> = Vec::new();
-        if !h264 {
+        if end == "avi" {
             note.push("Motion JPEG, since ffmpeg is not installed where the bridge runs".to_owned());
         }
         for (count, what) in [
@@ -282,7 +315,7 @@ impl Studio {
         if !self.catalog.film_is_done(&film.id, &self.holder, now(), finished).await? {
             self.objects.delete(&object).await?;
         }
-        fs::remove_file(file).map_err(|error| Trouble::File { path: file.to_owned(), error })
+        fs::remove_file(file).map_err(super::at(file))
     }
 }
 
@@ -338,7 +371,7 @@ fn holder(folder: &Path) -> (String, Option<fs::File>) {
     }
 }
 
-fn wanted(film: &FilmRow) -> Option<Wanted> {
+fn wanted(film: &FilmRow, most: u64) -> Option<Wanted> {
     let order: Order = serde_json::from_str(&film.wanted).ok()?;
     Some(Wanted {
         device: film.device.parse::<DeviceName>().ok()?,
@@ -352,6 +385,7 @@ fn wanted(film: &FilmRow) -> Option<Wanted> {
         distinct: order.lean,
         stamp: Some(TimeZone::get(&order.zone).unwrap_or(TimeZone::UTC)),
         side: SIDE,
+        most,
         file: PathBuf::new(),
     })
 }

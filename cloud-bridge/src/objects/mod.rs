@@ -24,6 +24,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
 
 /// Parts in which a file goes to a bucket, of which one at a time is on its way.
 const PART: usize = 8 << 20;
@@ -194,8 +195,14 @@ impl Objects {
         found.bytes().await.map_err(|error| self.error(error))
     }
 
-    /// Writes what is in a file, some of it at a time: its length.
-    pub async fn put_file(&self, key: &str, file: &std::path::Path) -> Result<u64, ObjectError> {
+    /// Writes what is in a file, some of it at a time: its length. What is half written is taken back when that fails, or is
+    /// told to stop.
+    pub async fn put_file(
+        &self,
+        key: &str,
+        file: &std::path::Path,
+        stop: &CancellationToken,
+    ) -> Result<u64, ObjectError> {
         let written = async {
             let path = Path::parse(key)?;
             let failed = |error: std::io::Error| object_store::Error::Generic {
@@ -210,16 +217,28 @@ impl Objects {
             let upload = self.store.put_multipart_opts(&path, options).await?;
             let mut writer = WriteMultipart::new_with_chunk_size(upload, PART);
             let (mut buffer, mut all) = (vec![0; PIECE], 0);
-            loop {
-                let read = from.read(&mut buffer).await.map_err(failed)?;
-                if read == 0 {
-                    break;
+            let filled = loop {
+                let read = match from.read(&mut buffer).await {
+                    Ok(0) => break Ok(()),
+                    Ok(read) => read,
+                    Err(error) => break Err(failed(error)),
+                };
+                if stop.is_cancelled() {
+                    break Err(failed(std::io::ErrorKind::Interrupted.into()));
                 }
-                writer.wait_for_capacity(1).await?;
+                if let Err(error) = writer.wait_for_capacity(1).await {
+                    break Err(error);
+                }
                 writer.write(&buffer[..read]);
                 all += read as u64;
-            }
-            writer.finish().await?;
+            };
+            match filled {
+                Ok(()) => writer.finish().await?,
+                Err(error) => {
+                    let _ = writer.abort().await;
+                    return Err(error);
+                }
+            };
             Ok(all)
         };
         written.await.map_err(|error| self.error(error))

@@ -6,7 +6,7 @@ use super::reader::Problem;
 const PREFIX: &str = "EDGEVEIL_BRIDGE_";
 
 /// Every setting. A test holds this list against what is read.
-const KEYS: [&str; 202] = [
+const KEYS: [&str; 203] = [
     "access.hosts",
     "access.proxy.from",
     "access.proxy.header",
@@ -117,6 +117,7 @@ const KEYS: [&str; 202] = [
     "enroll.host",
     "enroll.lifetime",
     "enroll.listen",
+    "films.max_bytes",
     "forward.aws.alpn",
     "forward.aws.ca",
     "forward.aws.cert",

@@ -52,6 +52,8 @@ pub struct Settings {
     pub image_key: KeyTemplate,
     /// How long a link lasts by which pages send browsers to the bucket; none: the bridge reads the image for them.
     pub image_links: Option<Duration>,
+    /// Bytes of a film that the pages ask for, at the most; 0: none is made.
+    pub films: ByteSize,
     /// Where rows are kept.
     pub catalog: CatalogSettings,
     /// How records are batched.

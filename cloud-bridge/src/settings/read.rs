@@ -27,6 +27,9 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
     let image_key = section.or("key", KeyTemplate::default());
     let image_links = image_links(&section);
     let objects = objects(section, data_dir.join("objects"));
+    let section = root.section("films");
+    let films = section.or("max_bytes", ByteSize(1 << 30));
+    section.finish();
     let legacy = super::legacy::legacy(root.section("legacy"), &topics);
     let homeassistant = super::homeassistant::homeassistant(
         root.section("homeassistant"),
@@ -54,6 +57,7 @@ pub fn settings(root: Section<'_, '_>) -> Option<Settings> {
         objects: objects?,
         image_key,
         image_links,
+        films,
         catalog: catalog?,
         ingest,
         enroll: enroll?,

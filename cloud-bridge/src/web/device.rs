@@ -85,7 +85,7 @@ pub async fn device(
             section aria-labelledby="cameras" {
                 h2 #cameras { a href=(query("/gallery", &[("device", Some(device.as_str()))])) { "Cameras" } }
                 (gallery::grid(&view, &images, &[("device", Some(device.as_str()))]))
-                (films::form(&view, &device, &images))
+                @if web.films { (films::form(&view, &device, &images)) }
             }
         }
         section aria-labelledby="sensors" {

@@ -81,6 +81,9 @@ pub async fn ask(State(web): State<Web>, view: View, Form(asked): Form<Asked>) -
     if let Some(refused) = refuse(&view.who, &asked.token) {
         return Ok(refused);
     }
+    if !web.films {
+        return Ok((StatusCode::NOT_FOUND, "this bridge makes no films (films.max_bytes)\n").into_response());
+    }
     let bad = |why: &str| Ok((StatusCode::BAD_REQUEST, format!("{why}\n")).into_response());
     let (Ok(device), Ok(camera)) = (asked.device.parse::<DeviceName>(), asked.camera.parse::<Name>()) else {
         return bad("there is no such camera");
@@ -121,6 +124,7 @@ pub async fn ask(State(web): State<Web>, view: View, Form(asked): Form<Asked>) -
         object: None,
         bytes: 0,
         note: None,
+        attempts: 0,
     };
     if !web.catalog.ask_for_film(&film).await? {
         let why = "some films are being made already: wait for one of them, or remove it\n";
@@ -185,7 +189,7 @@ fn file(film: &FilmRow) -> String {
 }
 
 pub async fn film(State(web): State<Web>, view: View, Path(id): Path<String>) -> Result<Response, Failed> {
-    let Some(film) = web.catalog.film(&id).await?.filter(|film| film.object.is_some()) else {
+    let Some(film) = web.catalog.film(&id).await?.filter(|film| film.state == "done") else {
         return Ok(not_found("film"));
     };
     let address = file(&film);
@@ -207,7 +211,10 @@ pub async fn bytes(
     headers: HeaderMap,
 ) -> Result<Response, Failed> {
     let film = web.catalog.film(&id).await?;
-    let Some((object, all)) = film.and_then(|film| Some((film.object?, film.bytes.unsigned_abs()))) else {
+    let Some((object, all)) = film
+        .filter(|film| film.state == "done")
+        .and_then(|film| Some((film.object?, film.bytes.unsigned_abs())))
+    else {
         return Ok(not_found("film"));
     };
     let kind = if object.ends_with(".mp4") { "video/mp4" } else { "video/x-msvideo" };

@@ -33,8 +33,9 @@ const OVERLAP: i64 = 10_000;
 const LISTENS: Duration = Duration::from_secs(300);
 /// What came while a page was away is told to it, if that was no longer ago.
 const MISSED: i64 = 3_600_000;
-/// Alerts of one look.
+/// Alerts that are read at once, and how often in one look.
 const AT_ONCE: u32 = 200;
+const LOOKS: usize = 50;
 
 /// The way to new alerts.
 #[derive(Debug, Clone)]
@@ -73,13 +74,22 @@ async fn look(catalog: Catalog, mut woken: watch::Receiver<()>, alerts: broadcas
         }
         let now = jiff::Timestamp::now().as_millisecond();
         let from = since.map_or(now - LOOK.as_millis() as i64, |since| since - OVERLAP);
-        // The pages themselves tell when the catalog does not answer.
-        let Ok(rows) = catalog.alerts_since(from, AT_ONCE).await else { continue };
         let mut last = since.unwrap_or(now);
-        for row in rows {
-            last = last.max(row.received);
-            if known.insert((row.received, row.device.clone(), row.id.clone())) {
-                let _ = alerts.send(Arc::new(row));
+        let mut after = (from, String::new(), String::new());
+        // More than so many at once nobody reads; the next look goes on with them.
+        for _ in 0..LOOKS {
+            // The pages themselves tell when the catalog does not answer.
+            let Ok(rows) = catalog.alerts_after((after.0, &after.1, &after.2), AT_ONCE).await else { break };
+            let full = rows.len() == AT_ONCE as usize;
+            for row in rows {
+                last = last.max(row.received);
+                after = (row.received, row.device.clone(), row.id.clone());
+                if known.insert(after.clone()) {
+                    let _ = alerts.send(Arc::new(row));
+                }
+            }
+            if !full {
+                break;
             }
         }
         known = known.split_off(&(last - 2 * OVERLAP, String::new(), String::new()));
@@ -96,7 +106,7 @@ pub async fn live(State(web): State<Web>, view: View, headers: HeaderMap) -> Res
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<i64>().ok());
     let missed = match last {
         Some(last) if (view.now - MISSED..=view.now).contains(&last) => {
-            web.catalog.alerts_since(last - OVERLAP, AT_ONCE).await?
+            web.catalog.last_alerts_since(last - OVERLAP, AT_ONCE).await?
         }
         _ => Vec::new(),
     };

@@ -76,6 +76,8 @@ pub struct Web {
     pub live: Live,
     /// The way to devices for settings.
     pub wishes: Wishes,
+    /// Whether films are made here.
+    pub films: bool,
     /// Told of films that are asked for.
     pub studio: watch::Sender<()>,
     /// What is made small at the same time, by [`MEGAPIXELS`].

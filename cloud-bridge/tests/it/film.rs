@@ -51,6 +51,7 @@ fn wanted(file: &Path) -> Wanted {
         distinct: false,
         stamp: Some(jiff::tz::TimeZone::UTC),
         side: 1920,
+        most: u64::MAX,
         file: file.to_owned(),
     }
 }

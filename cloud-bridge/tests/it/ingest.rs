@@ -242,3 +242,24 @@ async fn verification_finds_what_is_missing() {
     assert!(findings.iter().any(|f| matches!(f, Finding::NoObject { object } if object == first)));
     assert!(findings.iter().any(|f| matches!(f, Finding::NoRow { object } if object == "stray.jpg")));
 }
+
+/// A broker repeats what it retains with each subscription.
+#[tokio::test]
+async fn settings_that_are_told_again_are_no_news() {
+    let bench = Bench::start().await;
+    let catalog = &bench.bridge.catalog;
+    let device: edgeveil_wire::DeviceName = "pi".parse().unwrap();
+    let told = || edgeveil_bridge::catalog::Told {
+        device: "pi".parse().unwrap(),
+        json: "{}".to_owned(),
+        answered: None,
+    };
+    let batch = |received, told| edgeveil_bridge::catalog::Batch { received, told, ..Default::default() };
+    catalog.commit(&batch(1000, vec![told()])).await.unwrap();
+    catalog.commit(&batch(2000, vec![told()])).await.unwrap();
+    assert_eq!(catalog.settings_of(&device).await.unwrap().reported_at, Some(1000));
+    assert_eq!(catalog.device(&device).await.unwrap().unwrap().last_seen, 1000);
+    let other = edgeveil_bridge::catalog::Told { json: "{\"a\":1}".to_owned(), ..told() };
+    catalog.commit(&batch(3000, vec![other])).await.unwrap();
+    assert_eq!(catalog.settings_of(&device).await.unwrap().reported_at, Some(3000));
+}

@@ -214,3 +214,31 @@ async fn an_open_page_hears_of_a_new_alert() {
         assert!(hears || !heard.contains("event: alert"), "{heard}");
     }
 }
+
+#[tokio::test]
+async fn an_open_page_hears_on_after_a_storm() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const STORM: u64 = 450;
+    let bench = Bench::start().await;
+    let mut stream = tokio::net::TcpStream::connect(bench.bridge.http).await.unwrap();
+    stream.write_all(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut pi = bench.device("pi").await;
+    pi.listen().await;
+    let mut ids = Vec::new();
+    for seq in 0..STORM {
+        let alert = alert(boot(1), seq);
+        pi.say("alert/env", alert.to_json()).await;
+        ids.push(alert.stamp.id);
+    }
+    pi.acks(ids).await;
+    let later = alert(boot(1), STORM);
+    pi.say("alert/env", later.to_json()).await;
+    pi.acks(vec![later.stamp.id]).await;
+    let (id, mut heard, mut bytes) = (later.stamp.id.to_string(), String::new(), vec![0; 1 << 16]);
+    while !heard.contains(&id) {
+        let read = tokio::time::timeout(std::time::Duration::from_secs(60), stream.read(&mut bytes)).await;
+        let n = read.expect("the last one was not heard").unwrap();
+        assert!(n > 0, "it ended");
+        heard += &String::from_utf8_lossy(&bytes[..n]);
+    }
+}

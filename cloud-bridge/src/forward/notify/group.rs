@@ -29,13 +29,26 @@ struct Told {
     others: HashMap<String, serde_json::Value>,
 }
 
+impl Told {
+    fn unknown(row: &OutboxRow) -> Self {
+        Self {
+            id: row.record.clone(),
+            source: "unknown".to_owned(),
+            timestamp: Timestamp::now(),
+            severity: Severity::Warning,
+            score: 0.0,
+            threshold: 0.0,
+            contributions: BTreeMap::new(),
+            others: HashMap::new(),
+        }
+    }
+}
+
 /// The alerts since the last message.
 #[derive(Debug, Default)]
 pub struct Group {
     numbers: Vec<i64>,
     sources: BTreeMap<(String, String), Source>,
-    /// Alerts of sources beyond [`MAX_SOURCES`], and those that cannot be read.
-    others: usize,
     worst: Option<Severity>,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
@@ -57,10 +70,8 @@ impl Group {
             return false;
         }
         self.numbers.push(row.number);
-        let Some(told) = told else {
-            self.others += 1;
-            return true;
-        };
+        // One that cannot be read is told of all the same: there is always a source.
+        let told = told.unwrap_or_else(|| Told::unknown(row));
         self.worst = self.worst.max(Some(told.severity));
         self.first = Some(self.first.map_or(told.timestamp, |first| first.min(told.timestamp)));
         self.last = self.last.max(Some(told.timestamp));
@@ -75,9 +86,8 @@ impl Group {
         } else if self.sources.len() < MAX_SOURCES {
             let (first, last) = (told.timestamp, told.timestamp);
             self.sources.insert(key, Source { count: 1, worst: told, first, last });
-        } else {
-            self.others += 1;
         }
+        // Of more only the number is told.
         true
     }
 

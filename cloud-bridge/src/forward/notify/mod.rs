@@ -21,7 +21,7 @@ use crate::{
     catalog::{Blame, CatalogError, OutboxRow, Turn},
     settings::{NotifySettings, Service as WordsOf},
 };
-use edgeveil_wire::{Alert, BootId, ClockState, Lane, RecordId, Severity, Stamp};
+use edgeveil_wire::{Alert, BootId, ClockState, Lane, RecordId, Severity, Stamp, Values};
 use group::{Group, MAX_ALERTS};
 use jiff::{SignedDuration, Timestamp};
 use message::{Message, Way, Writer};
@@ -35,6 +35,8 @@ use tracing::Instrument;
 const SECTION: &str = "forward.notify";
 /// Rows that are read at once.
 const AT_ONCE: u32 = 500;
+/// How a critical alert is known in the outbox.
+const CRITICAL: &str = "%\"severity\":\"critical\"%";
 /// Between two looks while alerts pour in.
 const PACE: Duration = Duration::from_secs(1);
 /// How often a replica whose turn it is not asks whether it is.
@@ -106,8 +108,9 @@ impl Service {
         let template = settings.template.as_ref().map(|file| read("template", file)).transpose()?;
         let client = http::client(SECTION, settings.ca.as_deref(), settings.timeout)?;
         let service = Self { client, url, token, writer: Writer::new(template), settings: settings.clone() };
-        for example in [example(1), example(3)] {
-            service.message(&example).map_err(|why| NotifyError::File {
+        // One, more, and one of which less is known.
+        for example in [example(1, true), example(3, true), example(1, false)] {
+            service.message_by(&service.writer, &example).map_err(|why| NotifyError::File {
                 key: "template",
                 path: settings.template.clone().unwrap_or_default(),
                 why,
@@ -116,12 +119,23 @@ impl Service {
         Ok(service)
     }
 
+    /// Where the operator's template fails the usual text is better than none, unless all of it is the template's.
     fn message(&self, group: &Group) -> Result<Message, String> {
+        self.message_by(&self.writer, group).or_else(|why| match self.settings.service {
+            WordsOf::Json => Err(why),
+            _ => {
+                tracing::error!(why, "forward.notify.template fails for this message; it has the usual text");
+                self.message_by(&Writer::new(None), group)
+            }
+        })
+    }
+
+    fn message_by(&self, writer: &Writer, group: &Group) -> Result<Message, String> {
         let mut digest = Sha256::new();
         group.numbers().iter().for_each(|number| digest.update(number.to_le_bytes()));
         let transaction: String = digest.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         let summary = group.summary(&self.settings.zone, self.settings.pages.as_deref());
-        self.writer.message(&self.settings.service, &self.url, &summary, &transaction)
+        writer.message(&self.settings.service, &self.url, &summary, &transaction)
     }
 
     async fn send(&self, message: &Message) -> Answer {
@@ -143,7 +157,7 @@ impl Service {
 
     /// Sends an example, to try it.
     pub async fn try_it(&self) -> Result<(), NotifyError> {
-        let message = self.message(&example(1)).map_err(NotifyError::NotTaken)?;
+        let message = self.message(&example(1, true)).map_err(NotifyError::NotTaken)?;
         match self.send(&message).await {
             Answer::Taken => Ok(()),
             Answer::Refused(reason) | Answer::Unavailable { reason, .. } => {
@@ -159,7 +173,7 @@ impl Service {
 }
 
 /// Of a device that nobody has.
-fn example(alerts: u64) -> Group {
+fn example(alerts: u64, known: bool) -> Group {
     let (boot, now) = (BootId::from_random([0; 10]), Timestamp::now());
     let value = |value| [("temperature".parse().expect("a name"), value)].into();
     let (device, source) = ("example".parse().expect("a name"), "env".parse().expect("a name"));
@@ -171,7 +185,7 @@ fn example(alerts: u64) -> Group {
             anomaly: true,
             score: 0.7,
             threshold: 0.6,
-            contributions: value(1.0),
+            contributions: if known { value(1.0) } else { Values::default() },
             severity: Severity::of(0.7, 0.6),
             values: value(41.25),
         };
@@ -203,6 +217,11 @@ pub struct Notifier {
     since: Timestamp,
     /// When the last message was taken.
     last: Option<Timestamp>,
+    /// Why the last one was not.
+    said: Option<String>,
+    /// And until when nothing is tried.
+    not_before: Timestamp,
+    backoff: Backoff,
 }
 
 impl Notifier {
@@ -216,6 +235,9 @@ impl Notifier {
             looked: 0,
             since: Timestamp::UNIX_EPOCH,
             last: None,
+            said: None,
+            not_before: Timestamp::MIN,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(300)),
         }
     }
 
@@ -252,7 +274,9 @@ impl Notifier {
             return Ok(());
         }
         if self.last.is_none() {
-            let last = self.rows.outbox.last_done().await?;
+            // Of those that were told of.
+            let critical = self.service.settings.severity == Severity::Critical;
+            let last = self.rows.outbox.last_done(critical.then_some(CRITICAL)).await?;
             self.last = Some(last.and_then(|at| Timestamp::from_millisecond(at).ok()).unwrap_or_default());
         }
         self.gather().await?;
@@ -293,6 +317,10 @@ impl Notifier {
                 break;
             }
         }
+        if self.group.numbers().is_empty() {
+            // Rows of transactions that ended late stand before those that were looked at.
+            self.looked = 0;
+        }
         Ok(())
     }
 
@@ -306,10 +334,13 @@ impl Notifier {
             let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
             moment.checked_add(wait).unwrap_or(Timestamp::MAX)
         };
-        let gathered = after(self.since, settings.group_wait);
         // A clock that was set back must not put it off.
+        let gathered = after(self.since.min(now), settings.group_wait);
         let last = self.last.filter(|last| *last <= now);
-        let due = last.map_or(gathered, |last| gathered.max(after(last, settings.group_interval))).max(now);
+        let due = last
+            .map_or(gathered, |last| gathered.max(after(last, settings.group_interval)))
+            .max(now)
+            .max(self.not_before);
         let passes = settings.quiet_severity.is_some_and(|least| self.group.worst() >= Some(least));
         if passes {
             return Some(due);
@@ -317,46 +348,41 @@ impl Notifier {
         Some(settings.quiet_hours.end(due, &settings.zone).unwrap_or(due))
     }
 
-    /// Sends a message until it is taken.
+    /// Sends a message. One that is not taken is sent again later, when it is time for it.
     async fn tell(&mut self) -> Result<(), CatalogError> {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
-        let mut said = None;
-        loop {
-            let count = self.group.numbers().len();
-            let message = self.service.message(&self.group);
-            let span = tracing::info_span!("notify", alerts = count);
-            let answer = match &message {
-                Ok(message) => self.service.send(message).instrument(span).await,
-                Err(why) => Answer::Refused(format!("{SECTION}.template: {why}")),
-            };
-            let (reason, wait) = match answer {
-                Answer::Taken => break,
-                Answer::Refused(reason) => (reason, None),
-                Answer::Unavailable { reason, wait } => (reason, wait),
-            };
-            self.rows.count_error();
-            if said.as_ref() != Some(&reason) {
-                tracing::warn!(
-                    to = self.service.place(),
-                    reason,
-                    "cannot tell of alerts; they wait in the outbox"
-                );
+        let count = self.group.numbers().len();
+        let span = tracing::info_span!("notify", alerts = count);
+        let answer = match self.service.message(&self.group) {
+            Ok(message) => self.service.send(&message).instrument(span).await,
+            Err(why) => Answer::Refused(format!("{SECTION}.template: {why}")),
+        };
+        let (reason, wait) = match answer {
+            Answer::Taken => {
+                (self.last, self.said, self.not_before) = (Some(Timestamp::now()), None, Timestamp::MIN);
+                self.backoff.reset();
+                let group = std::mem::take(&mut self.group);
+                tracing::info!(to = self.service.place(), alerts = count, "told of alerts");
+                self.looked = 0;
+                return self.rows.told(group.numbers()).await;
             }
-            if let Some(first) = self.group.numbers().first() {
-                self.rows.note(*first, &reason, Blame::Target).await;
-            }
-            said = Some(reason);
-            sleep(backoff.wait().max(wait.unwrap_or_default())).await;
-            if !self.turn.is_ours().await? {
-                return Ok(());
-            }
-            self.gather().await?;
+            Answer::Refused(reason) => (reason, None),
+            Answer::Unavailable { reason, wait } => (reason, wait),
+        };
+        self.rows.count_error();
+        if self.said.as_ref() != Some(&reason) {
+            tracing::warn!(
+                to = self.service.place(),
+                reason,
+                "cannot tell of alerts; they wait in the outbox"
+            );
         }
-        self.last = Some(Timestamp::now());
-        let group = std::mem::take(&mut self.group);
-        tracing::info!(to = self.service.place(), alerts = group.numbers().len(), "told of alerts");
-        // Rows of transactions that ended late stand before those that were looked at.
-        self.looked = 0;
-        self.rows.told(group.numbers()).await
+        if let Some(first) = self.group.numbers().first() {
+            self.rows.note(*first, &reason, Blame::Target).await;
+        }
+        self.said = Some(reason);
+        let wait = self.backoff.wait().max(wait.unwrap_or_default());
+        let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+        self.not_before = Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX);
+        Ok(())
     }
 }
