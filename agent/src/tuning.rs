@@ -633,12 +633,8 @@ mod tests {
         assert_eq!((door.fps, door.throttled_fps), (0.5, 0.25));
         assert!(serde_json::from_str::<Tuning>(r#"{"camera":{"door":{"masks":[]}}}"#).is_err());
         // No faster than the file: the veil's memory counts frames.
-        for fast in [r#"{"camera":{"door":{"fps":4.1}}}"#, r#"{"camera":{"door":{"every":"200 ms"}}}"#] {
-            assert!(
-                over(fast).unwrap_err()[0].contains("more than the device's own file allows, 4"),
-                "{fast}"
-            );
-        }
+        let fast = over(r#"{"camera":{"door":{"fps":4.1}}}"#).unwrap_err();
+        assert!(fast[0].contains("more than the device's own file allows, 4"), "{fast:?}");
         assert_eq!(over(r#"{"camera":{"door":{"fps":4}}}"#).unwrap().cameras[0].fps, 4.0);
     }
 }
