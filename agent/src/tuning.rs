@@ -75,7 +75,7 @@ struct Memory {
     /// What runs over the file.
     #[serde(default)]
     runs: Option<Desired>,
-    /// Whether it has connected.
+    /// Whether it has run for a minute with a connection.
     #[serde(default)]
     proved: bool,
     /// Starts of the process since it was taken up, while it has not.

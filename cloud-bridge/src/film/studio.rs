@@ -158,14 +158,14 @@ impl Studio {
         let Some(film) = self.catalog.take_film(&self.holder, now, now - SILENT).await? else {
             return Ok(false);
         };
+        if let Some(object) = &film.object {
+            // Of an attempt that was cut off: nobody may have it for longer than its images.
+            self.objects.delete(object).await?;
+        }
         if film.attempts >= ATTEMPTS {
             let why = format!("it was begun {ATTEMPTS} times and never finished: the bridge's log says why");
             self.catalog.film_failed(&film.id, &self.holder, now, &why).await?;
             return Ok(true);
-        }
-        if let Some(object) = &film.object {
-            // Of an attempt that was cut off.
-            self.objects.delete(object).await?;
         }
         self.film(&film).await?;
         Ok(true)

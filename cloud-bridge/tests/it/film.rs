@@ -296,3 +296,40 @@ async fn a_film_is_kept_no_longer_than_its_images() {
     }
     assert!(taken[..5].iter().all(|taken| *taken) && !taken[7], "{taken:?}");
 }
+
+/// Bridges that end with a film half sent, again and again, leave nothing of it behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_film_that_is_given_up_leaves_no_object() {
+    let bench = Bench::start().await;
+    let (catalog, objects) = (&bench.bridge.catalog, &bench.bridge.objects);
+    let now = jiff::Timestamp::now().as_millisecond();
+    let film = FilmRow {
+        id: "f".repeat(32),
+        asked: now,
+        asked_by: "ann".to_owned(),
+        device: "pi".to_owned(),
+        camera: "desk".to_owned(),
+        wanted: r#"{"from":0,"to":1000,"every":1,"fps":25,"lean":false,"zone":"UTC"}"#.to_owned(),
+        state: "waiting".to_owned(),
+        changed: now,
+        looked: 0,
+        images: 0,
+        frames: 0,
+        oldest: None,
+        object: None,
+        bytes: 0,
+        note: None,
+        attempts: 0,
+    };
+    objects.put("films/half.mp4", "half".into()).await.unwrap();
+    assert!(catalog.ask_for_film(&film).await.unwrap());
+    for _ in 0..3 {
+        assert!(catalog.take_film("another", now, 0).await.unwrap().is_some());
+    }
+    assert!(catalog.film_goes_to(&film.id, "another", "films/half.mp4").await.unwrap());
+    // It is heard of no more.
+    assert!(catalog.film_goes_on(&film.id, "another", now - 3_600_000, (0, 0)).await.unwrap());
+    let given_up = done(&bench).await;
+    assert_eq!((given_up.state.as_str(), given_up.attempts), ("failed", 4), "{given_up:?}");
+    assert!(!objects.has("films/half.mp4").await.unwrap());
+}
